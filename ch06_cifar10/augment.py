@@ -33,7 +33,9 @@ class Augment:
         rows = torch.arange(height, device=images.device).expand(n, -1)
         columns = torch.arange(width, device=images.device).expand(n, -1)
         if self.flip:
-            parity = (indices * 2654435761 >> 16) & 1  # a fixed coin for each picture: the multiplication scatters the bits
+            parity = (
+                indices * 2654435761 >> 16
+            ) & 1  # a fixed coin for each picture: the multiplication scatters the bits
             mirrored = (parity + epoch) % 2 == 1
             columns = torch.where(mirrored[:, None], columns.flip(1), columns)
         if self.crop:

@@ -32,6 +32,7 @@ from utils import fail, rank, say, warn, world
 VAL_IMAGES = 5000  # of CIFAR-10's 50,000 training pictures; the other 45,000 train
 SPLIT_SEED = 2009  # which pictures are validation never depends on --seed, or runs could not be compared
 SAMPLE_SIZES = {"train": 4000, "val": 500, "test": 1000}
+DATA_HELP = "auto (default): cifar10 if it can be had, else sample; cifar10; sample; or a folder of class folders"
 IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
 PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -46,6 +47,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __add__(self, other: "Split") -> "Split":
+        return Split(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
+
 
 @dataclass
 class Data:
@@ -56,17 +60,31 @@ class Data:
     splits: dict[str, Split]
     files: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)
 
-    def statistics(self) -> tuple[list[float], list[float]]:
-        """-> mean and standard deviation of the training pixels, a number a channel, pixels from 0 to 1."""
-        counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in self.splits["train"].images.unbind(1)])
-        levels = torch.linspace(0, 1, 256, dtype=torch.float64)
-        share = counts / counts.sum(1, keepdim=True)
-        mean = share @ levels
-        std = (share @ levels**2 - mean**2).sqrt().clamp(min=1e-3)  # a channel of one value must not divide by zero
-        return mean.tolist(), std.tolist()
+
+def select(split: Split | list, indices: Tensor) -> Split | list:
+    """The chosen pictures of a split, or the chosen names of a list of files."""
+    if isinstance(split, list):
+        return [split[i] for i in indices.tolist()]
+    return Split(split.images[indices], split.labels[indices])
 
 
-def load(name: str, root: str = "data", image_size: int | None = None, parts: tuple = ("train", "val"), files_only: bool = False) -> Data:
+def statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """(N, 3, H, W) uint8 -> mean and standard deviation of the pixels, a number a channel, pixels from 0 to 1."""
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    levels = torch.linspace(0, 1, 256, dtype=torch.float64)
+    share = counts / counts.sum(1, keepdim=True).double()
+    mean = share @ levels
+    std = (share @ levels**2 - mean**2).clamp(min=1e-6).sqrt()  # a channel of one value must not divide by zero
+    return mean.tolist(), std.tolist()
+
+
+def load(
+    name: str,
+    root: str = "data",
+    image_size: int | None = None,
+    parts: tuple = ("train", "val"),
+    files_only: bool = False,
+) -> Data:
     """Loads the parts asked for ("train", "val", "test") of `name`: auto, cifar10, sample, or the path of a folder.
 
     auto is CIFAR-10 if it is in `root` or can be downloaded, else the sample, with a warning. `image_size` is the side
@@ -76,7 +94,10 @@ def load(name: str, root: str = "data", image_size: int | None = None, parts: tu
         try:
             return load_cifar10(root, image_size, parts)
         except SystemExit as why:
-            warn(f"CIFAR-10 is not to be had, so this run uses the built-in sample of drawn pictures.\n{why}\nA score on the sample says nothing about CIFAR-10.")
+            warn(
+                f"CIFAR-10 is not to be had, so this run uses the built-in SAMPLE of drawn pictures.\n"
+                f"{why}\nA score on the sample says nothing about CIFAR-10."
+            )
             return load_sample(image_size, parts)
     if name == "cifar10":
         return load_cifar10(root, image_size, parts)
@@ -127,7 +148,9 @@ def prepare_cifar10(root: Path):
         cifar(root, download=True)  # torchvision checks the archive's MD5 before it unpacks it
     except (OSError, RuntimeError) as error:
         (root / cifar.filename).unlink(missing_ok=True)  # half an archive
-        fail(f"could not download {cifar.url} ({error}); put {cifar.filename} into {root} by hand (MD5 {cifar.tgz_md5})")
+        fail(
+            f"could not download {cifar.url} ({error}); put {cifar.filename} into {root} by hand (MD5 {cifar.tgz_md5})"
+        )
     finally:
         socket.setdefaulttimeout(waited)
 
@@ -153,11 +176,17 @@ def load_folder(path: Path, image_size: int, parts: tuple, files_only: bool) -> 
     Without val/, every tenth picture of a class validates; without train/ and test/, every tenth tests as well: drawn with a
     fixed seed from the sorted names. With `files_only` the pictures are listed and not read.
     """
-    folders = {part: next((p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in names), None) for part, names in PART_NAMES.items()}
+    folders = {
+        part: next((p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in names), None)
+        for part, names in PART_NAMES.items()
+    }
     top = folders["train"] or path
     classes = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(classes) < 2:
-        fail(f"{top}: {'no' if not classes else 'only one'} class folder; expected {top}/<class>/<picture>.png, a folder for each of two classes or more")
+        fail(
+            f"{top}: {'only one' if classes else 'no'} class folder; "
+            f"expected {top}/<class>/<picture>.png for two classes or more"
+        )
     files = {part: list_files(folders[part], classes) for part in PART_NAMES if folders[part]}
     if folders["train"] is None:
         files["train"], files["test"] = split_files(list_files(path, classes))
@@ -174,7 +203,9 @@ def load_folder(path: Path, image_size: int, parts: tuple, files_only: bool) -> 
 
 def list_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
     """-> (file, class number) of each picture in folder/<class>/, sorted by name."""
-    unknown = sorted({p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")} - set(classes) - {"__pycache__"})
+    unknown = sorted(
+        {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")} - set(classes) - {"__pycache__"}
+    )
     if unknown:
         fail(f"{folder / unknown[0]}: no class of that name in the training data; there are: {', '.join(classes)}")
     files = []
@@ -267,11 +298,14 @@ class TensorLoader:
     is left out.
     """
 
-    def __init__(self, split: Split, batch_size: int, device: torch.device, augment: Augment | None = None, seed: int = 0):
+    def __init__(
+        self, split: Split, batch_size: int, device: torch.device, augment: Augment | None = None, seed: int = 0
+    ):
         self.images, self.labels = split.images.to(device), split.labels.to(device)
         self.batch_size, self.augment, self.seed, self.epoch = batch_size, augment, seed, 0
-        if augment and len(self.labels) < batch_size:
-            self.batch_size = max(world(), len(self.labels) // world() * world())
+        self.pictures, self.image_size = len(self.labels), self.images.shape[-1]
+        if augment:
+            self.batch_size = min(batch_size, self.pictures)
 
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size if self.augment else -(-len(self.labels) // self.batch_size)
@@ -279,7 +313,9 @@ class TensorLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.arange(len(self.labels))
         if self.augment:
-            order = torch.randperm(len(self.labels), generator=torch.Generator().manual_seed(self.seed * 100_003 + self.epoch))
+            order = torch.randperm(
+                len(self.labels), generator=torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+            )
         for batch in order.to(self.labels.device).split(self.batch_size)[: len(self)]:
             mine = batch[rank() :: world()]
             images = self.images[mine]
@@ -307,11 +343,22 @@ class ImageFolder(Dataset):
 class FileLoader:
     """Batches like TensorLoader's, read from picture files by worker processes: for data that does not fit into memory."""
 
-    def __init__(self, files, image_size: int, batch_size: int, device: torch.device, train: bool, workers: int = 0, seed: int = 0):
-        crop = v2.Compose([v2.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"), v2.RandomHorizontalFlip()])
+    def __init__(
+        self,
+        files,
+        image_size: int,
+        batch_size: int,
+        device: torch.device,
+        train: bool,
+        workers: int = 0,
+        seed: int = 0,
+    ):
+        crop = v2.Compose(
+            [v2.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"), v2.RandomHorizontalFlip()]
+        )
         self.data = ImageFolder(files, image_size, crop if train else None)
         self.batch_size, self.device, self.train, self.workers = min(batch_size, len(files)), device, train, workers
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.pictures, self.image_size = seed, 0, len(files), image_size
 
     def __len__(self) -> int:
         return len(self.data) // self.batch_size if self.train else -(-len(self.data) // self.batch_size)
@@ -322,7 +369,9 @@ class FileLoader:
         batches = [batch[rank() :: world()].tolist() for batch in order.split(self.batch_size)[: len(self)]]
         pin = self.device.type == "cuda"
         try:
-            loader = DataLoader(self.data, batch_sampler=batches, num_workers=self.workers, generator=generator, pin_memory=pin)
+            loader = DataLoader(
+                self.data, batch_sampler=batches, num_workers=self.workers, generator=generator, pin_memory=pin
+            )
             for images, labels in loader:
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
         except OSError as error:
@@ -332,7 +381,7 @@ class FileLoader:
 # ---- python datasets.py -----------------------------------------------------------------------------------------------
 
 
-def export(data: Data, folder: Path):
+def export(data: Data, folder: Path, verbose: bool = True):
     """Writes folder/TRAIN/<class>/<number>.png, VAL and TEST, in true colours.
 
     Pillow takes RGB. The course's script hands RGB arrays to OpenCV's imwrite, which takes BGR, so its red is blue.
@@ -341,28 +390,43 @@ def export(data: Data, folder: Path):
         for name in data.classes:
             (folder / part.upper() / name).mkdir(parents=True, exist_ok=True)
         pairs = zip(split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist(), strict=True)
-        for number, (image, label) in enumerate(tqdm(pairs, desc=part, total=len(split), disable=None)):
+        for number, (image, label) in enumerate(
+            tqdm(pairs, desc=part, total=len(split), disable=None if verbose else True)
+        ):
             Image.fromarray(image).save(folder / part.upper() / data.classes[label] / f"{number:05d}.png")
-        print(f"wrote {len(split):,} pictures to {folder / part.upper()}")
+        if verbose:
+            print(f"wrote {len(split):,} pictures to {folder / part.upper()}")
 
 
 def describe(data: Data):
     """Prints the splits, the pictures a class, and the pixel statistics."""
     size = "x".join(map(str, data.splits["train"].images.shape[-2:]))
-    print(f"{data.name}: {len(data.classes)} classes, {size} pixels, " + ", ".join(f"{len(s):,} {part}" for part, s in data.splits.items()))
-    counts = {part: torch.bincount(split.labels, minlength=len(data.classes)).tolist() for part, split in data.splits.items()}
+    print(
+        f"{data.name}: {len(data.classes)} classes, {size} pixels, "
+        + ", ".join(f"{len(s):,} {part}" for part, s in data.splits.items())
+    )
+    counts = {
+        part: torch.bincount(split.labels, minlength=len(data.classes)).tolist() for part, split in data.splits.items()
+    }
     print(f"{'class':<14}" + "".join(f"{part:>8}" for part in counts))
     for label, name in enumerate(data.classes):
         print(f"{name:<14}" + "".join(f"{count[label]:>8,}" for count in counts.values()))
-    mean, std = data.statistics()
-    print("mean of the training pixels, 0 to 1: " + " ".join(f"{m:.4f}" for m in mean) + "; standard deviation: " + " ".join(f"{s:.4f}" for s in std))
+    mean, std = statistics(data.splits["train"].images)
+    print(
+        "mean of the training pixels, 0 to 1: "
+        + " ".join(f"{m:.4f}" for m in mean)
+        + "; standard deviation: "
+        + " ".join(f"{s:.4f}" for s in std)
+    )
 
 
 def preview(data: Data, path: str):
     """Saves a picture with eight training pictures a class, a class a row."""
     split = data.splits["train"]
     rows = [split.images[(split.labels == label).nonzero()[:8, 0]] for label in range(len(data.classes))]
-    grid = make_grid(torch.cat([torch.cat([row, row.new_zeros(8 - len(row), *row.shape[1:])]) for row in rows]), nrow=8, padding=1)
+    grid = make_grid(
+        torch.cat([torch.cat([row, row.new_zeros(8 - len(row), *row.shape[1:])]) for row in rows]), nrow=8, padding=1
+    )
     picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
     picture.resize((2 * picture.width, 2 * picture.height), Image.NEAREST).save(path)
     print(f"wrote {path}: a row each of {', '.join(data.classes)}")
@@ -370,10 +434,10 @@ def preview(data: Data, path: str):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="auto", help="auto, cifar10, sample, or a folder of class folders (default: %(default)s)")
-    parser.add_argument("--data-root", default="data", help="where CIFAR-10 is kept or downloaded to (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, help="side in pixels (default: 32, or 64 for your own folder)")
-    parser.add_argument("--export", metavar="DIR", help="write the pictures as DIR/TRAIN/<class>/<name>.png, VAL and TEST")
+    parser.add_argument("--data", default="auto", help=DATA_HELP)
+    parser.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 32; your own folder: 64)")
+    parser.add_argument("--export", metavar="DIR", help="write DIR/TRAIN/<class>/<name>.png, VAL and TEST")
     args = parser.parse_args()
     data = load(args.data, args.data_root, args.image_size, ("train", "val", "test"))
     describe(data)

@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from utils import fail
 
 
-def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     """(N, in, H, W) -> (N, out, H/stride, W/stride). No bias: the batch normalisation that follows has one."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False),
@@ -184,7 +186,8 @@ class MobileNet(Classifier):
 
 class Inception(nn.Module):
     """Four ways to look at the same input, side by side (Szegedy et al. 2014, "Going Deeper with Convolutions"):
-    1x1; 1x1 then 3x3; 1x1 then 5x5; pooling then 3x3 (the course's; 1x1 in the paper). (N, in, H, W) -> (N, 4 * width, H, W)."""
+    1x1; 1x1 then 3x3; 1x1 then 5x5; pooling then 3x3 (the course's; 1x1 in the paper).
+    (N, in, H, W) -> (N, 4 * width, H, W)."""
 
     def __init__(self, in_channels: int, width: int, reduced: int):
         super().__init__()
@@ -219,7 +222,10 @@ class TorchvisionResNet18(Classifier):
         try:
             net = torchvision.models.resnet18(weights=weights)
         except OSError as error:  # no network, or the download broke: torch.hub checks the hash
-            fail(f"cannot download {weights.url} ({error}); put the file into {torch.hub.get_dir()}/checkpoints, or leave out --pretrained")
+            fail(
+                f"cannot download {weights.url} ({error}); "
+                f"put the file into {torch.hub.get_dir()}/checkpoints, or leave out --pretrained"
+            )
         super().__init__(nn.Sequential(*list(net.children())[:-2]), 1, nn.Linear(net.fc.in_features, num_classes))
 
 
@@ -276,10 +282,11 @@ MODELS = {
 
 
 def build(arch: str, num_classes: int = 10, **options) -> nn.Module:
-    """-> the network named `arch`, with fresh weights. Ends the program with the right names if there is none of that name."""
+    """-> the network named `arch`, with fresh weights. A wrong name ends the program with the right ones."""
     if arch not in MODELS:
         close = difflib.get_close_matches(arch, MODELS, 1)
-        fail(f"no architecture {arch!r}; " + (f"did you mean {close[0]!r}? " if close else "") + f"there are: {', '.join(MODELS)}")
+        hint = f" did you mean {close[0]}?" if close else ""
+        fail(f"no architecture {arch!r};{hint} there are: {', '.join(MODELS)}")
     return MODELS[arch](num_classes=num_classes, **options)
 
 
@@ -346,8 +353,12 @@ def main():
     for arch in MODELS:
         model = build(arch)
         macs = count_macs(model)
-        assert 2 * macs == count_flops(model), f"{arch}: the formulas give {macs:,} MACs, torch's counter {count_flops(model) // 2:,}"
-        print(f"{arch:<21}{count_parameters(model):>12,}{macs:>15,}{receptive_field(model.features)[0]:>7}{depth(model):>7}")
+        assert 2 * macs == count_flops(model), (
+            f"{arch}: the formulas give {macs:,} MACs, torch's counter {count_flops(model) // 2:,}"
+        )
+        print(
+            f"{arch:<21}{count_parameters(model):>12,}{macs:>15,}{receptive_field(model.features)[0]:>7}{depth(model):>7}"
+        )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ class Pen:
         angle, size = math.radians(rng.uniform(-max_tilt, max_tilt)), rng.uniform(0.26, 0.44) * image.width
         mirror = rng.choice((-1, 1))
         self.centre = rng.uniform(0.38, 0.62, 2) * image.width
-        self.matrix = size * np.array([[mirror * math.cos(angle), math.sin(angle)], [mirror * math.sin(angle), -math.cos(angle)]])
+        self.matrix = size * np.array(
+            [[mirror * math.cos(angle), math.sin(angle)], [mirror * math.sin(angle), -math.cos(angle)]]
+        )
         self.size = size
 
     def at(self, points) -> list[tuple[float, float]]:
@@ -165,8 +167,12 @@ def background(rng, size):
     picture = ramp * colour(rng, saturation=(0, 0.6)) + (1 - ramp) * colour(rng, saturation=(0, 0.6))
     if rng.random() < 0.6:
         picture[y > rng.uniform(-0.1, 0.7)] *= rng.uniform(0.5, 0.95)  # ground, or water
-    blotches = Image.fromarray(rng.normal(128, 40, (6, 6)).clip(0, 255).astype(np.uint8)).resize((size, size), Image.BICUBIC)
-    picture = Image.fromarray((picture + np.asarray(blotches, float)[..., None] * 0.6 - 77).clip(0, 255).astype(np.uint8))
+    blotches = Image.fromarray(rng.normal(128, 40, (6, 6)).clip(0, 255).astype(np.uint8)).resize(
+        (size, size), Image.BICUBIC
+    )
+    picture = Image.fromarray(
+        (picture + np.asarray(blotches, float)[..., None] * 0.6 - 77).clip(0, 255).astype(np.uint8)
+    )
     pen = ImageDraw.Draw(picture)
     for _ in range(rng.integers(0, 4)):
         x, y, w, h = rng.uniform(-0.1, 1, 2).tolist() + rng.uniform(0.03, 0.25, 2).tolist()
@@ -183,7 +189,9 @@ def draw(label: int, rng: np.random.Generator) -> np.ndarray:
     thing(Pen(picture, rng, TILT[thing]), rng, tuple(body), tuple(body * 6 // 10), tuple((body + 2 * 235) // 3))
     if rng.random() < 0.3:  # something in front of it
         x, w = rng.uniform(0, 0.9), rng.uniform(0.04, 0.12)
-        ImageDraw.Draw(picture).rectangle([x * picture.width, 0, (x + w) * picture.width, picture.height], fill=colour(rng))
+        ImageDraw.Draw(picture).rectangle(
+            [x * picture.width, 0, (x + w) * picture.width, picture.height], fill=colour(rng)
+        )
     small = np.asarray(picture.resize((SIZE, SIZE), Image.BOX), float)
     light, noise = rng.uniform(0.6, 1.25), rng.uniform(2, 14)
     return (small * light + rng.normal(0, noise, small.shape)).clip(0, 255).astype(np.uint8)

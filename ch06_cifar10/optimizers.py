@@ -1,0 +1,95 @@
+"""The optimizers and learning-rate schedules behind --optimizer and --schedule: torch's own, and Muon for the speed run."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+SCHEDULES = ("onecycle", "cosine", "step", "linear")
+
+
+def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum 0.9, Adam, AdamW, or Muon. Only matrices and filters decay: pulling the biases and the
+    batch norms' scales to zero costs accuracy and regularises nothing."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if name == "muon":
+        return Muon(model, lr)
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = trained[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=0.9, nesterov=True, fused=fused)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr, fused=fused)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, name: str, epochs: int, steps: int) -> lr_scheduler.LRScheduler:
+    """A schedule over epochs * steps optimizer steps, to be stepped after each of them.
+
+    onecycle  up to the full rate in a fifth of the run, down to nothing by a cosine (Smith and Topin 2017)
+    cosine    down to nothing by a cosine (Loshchilov and Hutter 2016)
+    linear    down to nothing in a straight line
+    step      x 0.9 every five epochs (the course's StepLR)
+    """
+    total = max(2, epochs * steps)
+    if name == "onecycle":
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return lr_scheduler.OneCycleLR(optimizer, rates, total, pct_start=0.2, cycle_momentum=False)
+    if name == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, total)
+    if name == "linear":
+        return lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total)
+    return lr_scheduler.StepLR(optimizer, 5 * steps, gamma=0.9)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") for the convolutions, SGD with
+    Nesterov momentum for the last layer and the biases.
+
+    A filter bank (out, in, k, k) is a matrix (out, in * k * k). Its momentum is replaced by the nearest orthogonal matrix,
+    so that every direction learns at the same pace, and the rare ones are not drowned. The filters keep the norm
+    sqrt(out): batch norm undoes any scale, so a growing one would only slow them down. `lr` is the convolutions' rate.
+    """
+
+    def __init__(self, model: nn.Module, lr: float, momentum: float = 0.6):
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        filters = [p for _, p in named if p.ndim == 4]
+        heads = [p for _, p in named if p.ndim == 2]
+        biases = [p for _, p in named if p.ndim < 2]
+        groups = [
+            {"params": filters, "lr": lr, "momentum": momentum, "orthogonal": True},
+            {"params": heads, "lr": 0.67, "momentum": 0.85, "orthogonal": False},
+            {"params": biases, "lr": 0.053, "momentum": 0.85, "orthogonal": False},
+        ]
+        super().__init__([group for group in groups if group["params"]], {})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                momentum.mul_(group["momentum"]).add_(p.grad)
+                update = p.grad + group["momentum"] * momentum  # Nesterov: a step ahead
+                if group["orthogonal"]:
+                    update = orthogonalize(update.flatten(1)).view_as(p)
+                    p.mul_(len(p) ** 0.5 / p.norm())
+                p.sub_(update, alpha=group["lr"])
+
+
+def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
+    """(m, n) -> (m, n) with about the same singular vectors and all singular values near 1.
+
+    Newton-Schulz iteration of degree five: x -> a x + b x^3 + c x^5 on the singular values, which for these coefficients
+    drives all of (0, 1] to about 1. Matrix products only, so bfloat16 will do.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315  # chosen by Jordan et al. for a steep start; the end is only about 1 (0.7 to 1.2)
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if tall else x).to(matrix.dtype)

@@ -1,0 +1,257 @@
+"""Trains an image classifier: CIFAR-10, your own folder of pictures, or the built-in sample.
+
+    python train.py --arch mobilenet                         # CIFAR-10, or the sample where there is no network
+    python train.py --arch resnet18 --data cifar10 --precision bf16
+    torchrun --nproc-per-node 2 train.py --arch resnet       # the same on two processes
+
+Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, TensorBoard events, last.pt, best.pt.
+`python test.py` then measures the newest run on the test split. The README says what to expect.
+"""
+
+import json
+import math
+import time
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from tensorboardX import SummaryWriter
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+import bench
+import datasets
+import models
+import utils
+from augment import Augment
+from optimizers import make_optimizer, make_scheduler
+from options import SMALL_FIRST, fill_in_recipe, parse
+from utils import fail, rank, say, world
+
+
+def autocast(args: Namespace, device: torch.device):
+    """bfloat16 for the operations that bear it; the weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
+
+
+def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: int | None) -> dict:
+    """-> the epoch's mean loss and accuracy. Ends the program if the loss stops being a number."""
+    model.train()
+    sums = torch.zeros(3, device=normalize.mean.device)  # loss, correct, pictures: on the device, so that no step waits
+    progress = tqdm(loader, desc=f"epoch {loader.epoch + 1}", leave=False, disable=None if rank() == 0 else True)
+    for step, (pixels, labels) in enumerate(progress):
+        images = normalize(pixels)
+        if size:
+            images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        with autocast(args, images.device):
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=args.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        correct = (logits.argmax(1) == labels).sum()
+        sums += torch.stack([loss.detach() * len(labels), correct, torch.full_like(loss, len(labels)).detach()])
+        looked_at = step % 50 == 49 or step == len(loader) - 1  # looking at a number makes the device wait
+        if looked_at and not math.isfinite(sums[0].item()):
+            fail(
+                f"the loss is not finite in epoch {loader.epoch + 1}, step {step + 1}: try an --lr below {args.lr:g}. "
+                f"What the run folder has of earlier epochs is untouched"
+            )
+    return mean_over_processes(sums, "train")
+
+
+@torch.no_grad()
+def evaluate(model, normalize, loader, args) -> dict:
+    """-> mean loss and accuracy on validation data."""
+    if world() > 1:  # each process has its own batch-norm statistics; the first one's are saved, so all use those
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+    model.eval()
+    sums = torch.zeros(3, device=normalize.mean.device)
+    for pixels, labels in loader:
+        with autocast(args, pixels.device):
+            logits = model(normalize(pixels)).float()
+        correct = (logits.argmax(1) == labels).sum()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([loss, correct, torch.full_like(loss, len(labels))])
+    return mean_over_processes(sums, "val")
+
+
+def mean_over_processes(sums: Tensor, part: str) -> dict:
+    if world() > 1:
+        dist.all_reduce(sums)
+    loss, correct, count = sums.tolist()
+    return {f"{part}_loss": loss / count, f"{part}_accuracy": correct / count}
+
+
+def load_data(args: Namespace) -> datasets.Data:
+    """The training and the validation data, as --no-val and --limit want them."""
+    data = datasets.load(args.data, args.data_root, args.image_size, files_only=args.loader == "files")
+    if args.loader == "files" and not data.files:
+        fail(
+            f"--loader files reads a folder of pictures; `python datasets.py --data {data.name} --export DIR` makes one"
+        )
+    for parts in (data.splits, data.files):  # pictures in memory, or the names of their files
+        if args.no_val and parts:
+            parts["train"] = parts["train"] + parts["val"]
+        if args.limit and parts:
+            order = torch.randperm(len(parts["train"]), generator=torch.Generator().manual_seed(args.seed))
+            parts["train"] = datasets.select(parts["train"], order[: args.limit])
+    return data
+
+
+def make_loaders(data: datasets.Data, args: Namespace, device: torch.device) -> tuple:
+    """-> the training and the validation loader, and the mean and standard deviation of the training pixels."""
+    if args.loader == "files":
+        size, files = args.image_size or 64, data.files
+        train = datasets.FileLoader(files["train"], size, args.batch_size, device, True, args.workers, args.seed)
+        val = datasets.FileLoader(files["val"], size, args.batch_size, device, False, args.workers)
+        some = files["train"][:: max(1, len(files["train"]) // 1000)]
+        return train, val, *datasets.statistics(datasets.read_files("train", some, size).images)
+    augment = Augment(args.crop, not args.no_flip, args.cutout, args.colour)
+    train = datasets.TensorLoader(data.splits["train"], args.batch_size, device, augment, args.seed)
+    val = datasets.TensorLoader(data.splits["val"], 500, device)
+    return train, val, *datasets.statistics(data.splits["train"].images)
+
+
+def make_model(args: Namespace, num_classes: int, device: torch.device) -> nn.Module:
+    """A fresh network, or one that starts from --weights, on the device. Channels last is how fast convolutions want it."""
+    model = models.build(args.arch, num_classes, **({"pretrained": True} if args.pretrained else {}))
+    if args.weights:
+        state, meta = utils.load_weights(args.weights)
+        own = model.state_dict()
+        fits = {name: name in state and state[name].shape == own[name].shape for name in own}
+        if not all(fit or name.startswith("head") for name, fit in fits.items()):
+            fail(f"{args.weights} holds a {meta.get('arch', 'network of another kind')}, not a {args.arch}")
+        model.load_state_dict(own | {name: state[name] for name, fit in fits.items() if fit})
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
+    if world() > 1:
+        model = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
+    return torch.compile(model) if args.compile else model
+
+
+def restore(run: Path, args: Namespace, model, optimizer, scheduler) -> dict:
+    """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
+    if not args.resume or not (run / "last.pt").exists():
+        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
+    saved = utils.load_checkpoint(run / "last.pt")
+    if saved["meta"]["arch"] != args.arch:
+        fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    scheduler.load_state_dict(saved["scheduler"])
+    return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
+
+
+def save(run: Path, progress: dict, meta: dict, model, optimizer, scheduler, is_best: bool) -> None:
+    """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result."""
+    if rank() > 0:
+        return
+    weights = {name: tensor.contiguous() for name, tensor in utils.unwrap(model).state_dict().items()}
+    if is_best:
+        utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
+    utils.write_metrics(progress["history"], run / "metrics.csv")
+    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    utils.save_checkpoint(run / "last.pt", state | progress)
+
+
+def report(row: dict, args: Namespace, seconds: float, pictures: int, writer: SummaryWriter | None) -> None:
+    """One aligned line an epoch, and the same numbers to TensorBoard."""
+    numbers = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "lr"))
+    speed = f"{seconds:6.1f} s  {pictures / seconds:>7,.0f} pictures/s"
+    say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
+    if writer:
+        for name, value in row.items():
+            writer.add_scalar(name, value, row["epoch"])
+        writer.add_scalar("pictures per second", pictures / seconds, row["epoch"])
+
+
+def finish(run: Path, args: Namespace, progress: dict) -> None:
+    """The run's curves, and its result in two lines."""
+    utils.draw_curves(progress["history"], run / "curves.png")
+    part = "train_accuracy" if args.no_val else "val_accuracy"
+    row = progress["history"][-1] if args.no_val else max(progress["history"], key=lambda row: row[part])
+    seconds = progress["seconds"]
+    say(f"{args.arch} on {args.data}: {part} {row[part]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
+    say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+    say(f"now: python test.py --run {run}")
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    data = load_data(args)
+    fill_in_recipe(args, data.name)
+    train_loader, val_loader, mean, std = make_loaders(data, args, device)
+    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data.name}")
+    if rank() == 0:
+        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
+
+    utils.seed_everything(args.seed)
+    model = make_model(args, len(data.classes), device)
+    normalize = datasets.Normalize(mean, std).to(device)
+    if args.arch == "fastnet" and not args.weights:
+        model.whiten(normalize(next(iter(train_loader))[0]))
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
+    scheduler = make_scheduler(optimizer, args.schedule, args.epochs, len(train_loader))
+    progress = restore(run, args, model, optimizer, scheduler)
+    meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
+    meta["image_size"] = train_loader.image_size
+
+    counts = f"{train_loader.pictures:,} training, {0 if args.no_val else val_loader.pictures:,} validation pictures"
+    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {counts}")
+    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+    model = wrap(model, args, device)
+    writer = SummaryWriter(str(run), purge_step=progress["epoch"] or None) if rank() == 0 else None
+    if writer and progress["epoch"] == 0:
+        writer.add_image("augmented training pictures", make_grid(next(iter(train_loader))[0][:64].cpu()), 0)
+
+    small, small_share = SMALL_FIRST.get(args.arch, (None, 0))
+    for epoch in range(progress["epoch"], args.epochs):
+        utils.seed_everything(args.seed, epoch)
+        train_loader.epoch = epoch
+        size = small if epoch < round(small_share * args.epochs) else None
+        row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+        start = time.perf_counter()
+        row |= train_one_epoch(model, normalize, train_loader, optimizer, scheduler, args, size)
+        seconds = time.perf_counter() - start
+        if not args.no_val:
+            row |= evaluate(model, normalize, val_loader, args)
+
+        score = row.get("val_accuracy", epoch)  # without validation, the newest is the one to keep
+        is_best = score > progress["best"]
+        progress["history"].append(row)
+        progress |= {"epoch": epoch + 1, "best": max(score, progress["best"]), "seconds": progress["seconds"] + seconds}
+        save(run, progress, meta, model, optimizer, scheduler, is_best)
+        report(row, args, seconds, len(train_loader) * train_loader.batch_size, writer)
+
+    if rank() == 0:
+        writer.close()
+        finish(run, args, progress)
+    return run
+
+
+def main(argv=None) -> None:
+    args = parse(__doc__, argv)
+    device = utils.pick_device(args.device)
+    utils.keep_freed_memory()
+    with utils.processes(device):
+        if args.bench:
+            bench.run(args, device)
+        else:
+            train(args, device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
