@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.utils import check_integrity
@@ -235,7 +235,7 @@ def read_image(path: Path, image_size: int) -> Tensor:
     """-> (3, image_size, image_size) uint8 RGB: the shorter side scaled, the middle cut out. OSError if it is no picture."""
     try:
         with Image.open(path) as picture:
-            picture = picture.convert("RGB")
+            picture = ImageOps.exif_transpose(picture).convert("RGB")  # cameras store which way is up beside the pixels
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:  # what Pillow raises for odd files
         raise OSError(error) from error
     scale = image_size / min(picture.size)

@@ -241,10 +241,10 @@ class FastNet(Classifier):
         whitening = nn.Conv2d(3, 24, 2, bias=False).requires_grad_(False)  # (N, 24, H-1, W-1)
         layers, channels = [whitening, nn.GELU()], 24
         for width in widths:
-            layers += [
-                nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(width, momentum=0.4), nn.GELU(),
-                nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width, momentum=0.4), nn.GELU(),
-            ]  # fmt: skip
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+            layers += [nn.BatchNorm2d(width, momentum=0.4), nn.GELU()]
+            layers += [nn.Conv2d(width, width, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(width, momentum=0.4), nn.GELU()]
             channels = width
         super().__init__(nn.Sequential(*layers), 1, nn.Linear(channels, num_classes, bias=False))
         self.pool = nn.AdaptiveMaxPool2d(1)

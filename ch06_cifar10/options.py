@@ -32,9 +32,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     data.add_argument("--data", default="auto", help=DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
     data.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 32; your own folder: 64)")
-    data.add_argument(
-        "--loader", choices=("tensor", "files"), default="tensor", help="files: do not keep all in memory"
-    )
+    data.add_argument("--loader", choices=("tensor", "files"), default="tensor", help="files: for data beyond memory")
     data.add_argument("--limit", type=int, metavar="N", help="use only N training pictures")
     data.add_argument("--no-val", action="store_true", help="train on the validation part too and keep the last epoch")
     data.add_argument("--arch", default="resnet", help=f"one of {', '.join(models.MODELS)} (default: %(default)s)")
@@ -51,9 +49,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     recipe.add_argument("--crop", type=int, help="random shifts by up to so many pixels")
     recipe.add_argument("--cutout", type=int, help="side of a square that is blanked")
     recipe.add_argument("--colour", type=float, default=0.0, help="random change of brightness and contrast, 0 to 1")
-    recipe.add_argument(
-        "--no-flip", action="store_true", help="do not mirror pictures (digits, letters, traffic signs)"
-    )
+    recipe.add_argument("--no-flip", action="store_true", help="do not mirror pictures: digits, letters, traffic signs")
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
@@ -61,6 +57,9 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         models.build(args.arch)  # says which names there are
     if args.pretrained and args.arch != "torchvision_resnet18":
         fail(f"--pretrained: there are ImageNet weights for torchvision_resnet18 only, not for {args.arch}")
+    for name in ("epochs", "batch_size", "lr", "limit", "image_size"):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
     if args.quick:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 256
         args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
@@ -70,15 +69,10 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
 def fill_in_recipe(args: argparse.Namespace, data_name: str) -> None:
     """Gives every flag of the recipe that was not set its value from RECIPES, and names the data that `auto` found."""
     recipe = dict(zip(COLUMNS, RECIPES[args.arch], strict=True))
-    if (
-        data_name == "sample"
-    ):  # few and simple pictures: fewer epochs of smaller batches, at the rate that goes with them
-        smaller = min(1.0, 64 / recipe["batch_size"])
-        recipe |= {
-            "epochs": SAMPLE_EPOCHS,
-            "batch_size": round(smaller * recipe["batch_size"]),
-            "lr": smaller * recipe["lr"],
-        }
+    if data_name == "sample":  # few and simple pictures: fewer epochs of smaller batches, at the rate that suits those
+        share = min(1.0, 64 / recipe["batch_size"])
+        recipe |= {"epochs": SAMPLE_EPOCHS, "lr": share * recipe["lr"]}
+        recipe["batch_size"] = round(share * recipe["batch_size"])
     for name, value in recipe.items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -94,9 +94,7 @@ def load_data(args: Namespace) -> datasets.Data:
     """The training and the validation data, as --no-val and --limit want them."""
     data = datasets.load(args.data, args.data_root, args.image_size, files_only=args.loader == "files")
     if args.loader == "files" and not data.files:
-        fail(
-            f"--loader files reads a folder of pictures; `python datasets.py --data {data.name} --export DIR` makes one"
-        )
+        fail(f"--loader files reads a folder of pictures; `datasets.py --data {data.name} --export DIR` makes one")
     for parts in (data.splits, data.files):  # pictures in memory, or the names of their files
         if args.no_val and parts:
             parts["train"] = parts["train"] + parts["val"]

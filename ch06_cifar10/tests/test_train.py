@@ -1,0 +1,267 @@
+"""Training as a whole: it learns, it resumes exactly after a kill, it refuses nonsense in one line."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import CHAPTER
+
+import datasets
+import models
+import optimizers
+import options
+import test as tester
+import train
+import utils
+
+SMALL = ("--data", "sample", "--arch", "lenet5", "--limit", "640", "--epochs", "4")
+
+
+def metrics(run):
+    return (run / "metrics.csv").read_text("utf-8").splitlines()
+
+
+def assert_same_run(one, other):
+    """The same metrics.csv, byte for byte, and the same weights and optimizer state, bit for bit."""
+    assert metrics(one) == metrics(other)
+    for name in ("last.pt", "best.pt"):
+        first, second = (utils.load_checkpoint(run / name) for run in (one, other))
+        assert first["epoch"] == second["epoch"]
+        assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
+    states = [utils.load_checkpoint(run / "last.pt")["optimizer"]["state"] for run in (one, other)]
+    assert all(torch.equal(a, states[1][i][key]) for i in states[0] for key, a in states[0][i].items())
+
+
+def start(command, run, epochs):
+    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
+    process = subprocess.Popen(
+        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.time() + 100
+    while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.time() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def test_killed_and_resumed_equals_never_killed(tmp_path):
+    train.main([*SMALL, "--device", "cpu", "--run", str(tmp_path / "whole")])
+    killed = tmp_path / "killed"
+    start([sys.executable, "train.py", *SMALL, "--device", "cpu", "--run", killed], killed, epochs=2)
+    assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
+    train.main(["--resume", str(killed)])
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_killed_and_resumed_on_two_processes(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    words = [*SMALL, "--device", "cpu"]
+    subprocess.run(
+        [*torchrun, *words, "--run", tmp_path / "whole"], cwd=CHAPTER, check=True, capture_output=True, timeout=100
+    )
+    killed = tmp_path / "killed"
+    start([*torchrun, *words, "--run", killed], killed, epochs=2)
+    subprocess.run([*torchrun, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=100)
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_learns_the_sample(tmp_path, device):
+    """A small convolutional network passes 90 % on the sample's test split, where a linear model stays below 60 %."""
+    run = str(tmp_path / "run")
+    train.main(["--data", "sample", "--arch", "lenet5", "--epochs", "40", "--device", device, "--run", run])
+    tester.main(["--run", run, "--device", device])
+    result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
+    assert result["accuracy"] > 0.80 and result["tested_on"] == "sample" and result["pictures"] == 1000
+    for name in (
+        "args.json",
+        "metrics.csv",
+        "curves.png",
+        "last.pt",
+        "best.pt",
+        "confusion.png",
+        "pr_roc.png",
+        "mistakes.png",
+    ):
+        assert (tmp_path / "run" / name).stat().st_size > 100
+
+
+def test_a_linear_model_fails_on_the_sample():
+    """Ridge regression on the pixels, the best of several penalties as if we had peeked at the test split."""
+    data = datasets.load("sample", parts=("train", "test"))
+    (x, y), (test_x, test_y) = ((s.images.flatten(1).double() / 255, s.labels) for s in data.splits.values())
+    mean = x.mean(0)
+    x, test_x, targets = x - mean, test_x - mean, torch.nn.functional.one_hot(y).double() - 0.1
+    gram, product = x.T @ x, x.T @ targets
+    best = 0.0
+    for penalty in (10, 100, 1000):
+        weights = torch.linalg.solve(gram + penalty * torch.eye(len(gram)), product)
+        best = max(best, ((test_x @ weights).argmax(1) == test_y).double().mean().item())
+    assert 0.1 < best < 0.6
+
+
+def test_quick_run_as_a_user_runs_it(tmp_path, run_script, device):
+    run = tmp_path / "quick"
+    done = run_script("train.py", "--arch", "mobilenet", "--quick", "--device", device, "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert "val_accuracy" in done.stdout and f"now: python test.py --run {run}" in done.stdout
+    assert "epoch 1:" not in done.stderr  # no progress bar where the output is no terminal
+    assert json.loads((run / "args.json").read_text("utf-8"))["data"] == "sample"
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run)).Reload().Tags()
+    assert "val_accuracy" in events["scalars"] and "augmented training pictures" in events["images"]
+
+
+def test_a_run_never_overwrites_another(tmp_path):
+    words = ["--data", "sample", "--arch", "lenet5", "--quick", "--device", "cpu", "--run", str(tmp_path / "run")]
+    train.main(words)
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    train.main([*words, "--seed", "1"])
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    assert utils.load_checkpoint(tmp_path / "run-2" / "last.pt")["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "flags", [("--loader", "files"), ("--no-val",), ("--precision", "bf16", "--colour", "0.2", "--cutout", "8")]
+)
+def test_own_folder(picture_folder, tmp_path, flags):
+    words = ["--data", str(picture_folder(cat=30, dog=30)), "--image-size", "32", "--arch", "lenet5", "--epochs", "2"]
+    train.main([*words, "--batch-size", "16", "--device", "cpu", "--run", str(tmp_path / "run"), *flags])
+    saved = utils.load_checkpoint(tmp_path / "run" / "best.pt")
+    assert saved["meta"]["classes"] == ["cat", "dog"] and saved["model"]["head.4.bias"].shape == (2,)
+    tester.main(["--run", str(tmp_path / "run"), "--device", "cpu"])
+    assert json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))["pictures"] == 6
+
+
+def test_shared_weights_start_another_run(tmp_path):
+    words = ["--data", "sample", "--quick", "--device", "cpu", "--arch", "lenet5"]
+    model = models.build("lenet5", num_classes=3)
+    utils.save_weights(tmp_path / "three.safetensors", model, arch="lenet5")
+    args = options.parse(None, [*words, "--weights", str(tmp_path / "three.safetensors")])
+    started = train.make_model(args, 10, torch.device("cpu"))
+    assert torch.equal(started.features[0].weight, model.features[0].weight)
+    assert started.head[4].weight.shape == (10, 84)
+    with pytest.raises(SystemExit, match="holds a lenet5, not a vgg"):
+        train.main([*words[:-1], "vgg", "--weights", str(tmp_path / "three.safetensors")])
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tmp_path, monkeypatch):
+    real = datasets.Augment.__call__
+    run = tmp_path / "run"
+
+    def overflow(self, images, indices, epoch):
+        return real(self, images, indices, epoch).float() * (torch.inf if epoch == 2 else 1)
+
+    monkeypatch.setattr(datasets.Augment, "__call__", overflow)
+    with pytest.raises(SystemExit, match="loss is not finite in epoch 3"):
+        train.main([*SMALL, "--device", "cpu", "--run", str(run)])
+    saved = utils.load_checkpoint(run / "last.pt")
+    assert saved["epoch"] == 2 and len(metrics(run)) == 3
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+
+
+def test_a_full_disk_leaves_the_last_good_file(tmp_path):
+    """The system refuses to write past a size limit, as it does on a full disk."""
+    path = tmp_path / "last.pt"
+    utils.save_checkpoint(path, {"epoch": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(SystemExit, match=r"cannot write .*last.pt: .*; what was there before is untouched"):
+            utils.save_checkpoint(path, {"epoch": 2, "model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert utils.load_checkpoint(path) == {"epoch": 1} and os.listdir(tmp_path) == ["last.pt"]
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    torch.save({"model": Trap()}, tmp_path / "last.pt")
+    with pytest.raises(SystemExit, match="not a checkpoint that can be read"):
+        utils.load_checkpoint(tmp_path / "last.pt")
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arch", "vgg99"], "no architecture 'vgg99'; did you mean vgg?"),
+        (["--data", "nowhere"], "--data nowhere: not cifar10, sample or auto"),
+        (["--resume", "nowhere"], "no args.json there"),
+        (["--arch", "vgg", "--pretrained"], "ImageNet weights for torchvision_resnet18 only"),
+        (["--data", "sample", "--loader", "files"], "--loader files reads a folder of pictures"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(words, message):
+    with pytest.raises(SystemExit) as refusal:
+        train.main(["--device", "cpu", *words])
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU, so asking for one is no error")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(SystemExit, match="--device cuda: this PyTorch .* sees no such device"):
+        train.main(["--device", "cuda"])
+
+
+def test_resuming_with_another_arch_is_refused(tmp_path):
+    run = str(tmp_path / "run")
+    train.main(["--data", "sample", "--arch", "lenet5", "--quick", "--device", "cpu", "--run", run])
+    with pytest.raises(SystemExit, match="holds a lenet5, not a vgg"):
+        train.main(["--resume", run, "--arch", "vgg"])
+
+
+# ---- optimizers -------------------------------------------------------------------------------------------------------
+
+
+def test_orthogonalize_brings_all_singular_values_near_one():
+    torch.manual_seed(0)
+    for shape in ((16, 144), (144, 16)):
+        matrix = torch.randn(shape)
+        result = optimizers.orthogonalize(matrix, steps=6)
+        assert 0.5 < torch.linalg.svdvals(result).min() and torch.linalg.svdvals(result).max() < 1.4
+        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+        nearest = left @ right
+        assert (result * nearest).sum() / (result.norm() * nearest.norm()) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"),
+    [
+        ("cosine", {0: 1.0, 50: 0.5, 100: 0.0}),
+        ("linear", {0: 1.0, 50: 0.5, 100: 0.0}),
+        ("step", {0: 1.0, 49: 1.0, 50: 0.9, 100: 0.81}),
+    ],
+)
+def test_schedules_pass_the_stated_rates(name, rates):
+    """Ten epochs of ten steps."""
+    optimizer = optimizers.make_optimizer(models.build("lenet5"), "sgd", 1.0, 0.0)
+    scheduler = optimizers.make_scheduler(optimizer, name, epochs=10, steps=10)
+    seen = [optimizer.param_groups[0]["lr"]]
+    for _ in range(100):
+        optimizer.step()
+        scheduler.step()
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert {step: pytest.approx(seen[step], abs=1e-6) for step in rates} == rates
+
+
+def test_only_matrices_decay():
+    model = models.build("mobilenet")
+    decayed, rest = optimizers.make_optimizer(model, "adamw", 1e-3, 0.1).param_groups
+    assert {p.ndim for p in decayed["params"]} == {2, 4} and {p.ndim for p in rest["params"]} == {1}
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)

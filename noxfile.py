@@ -1,0 +1,134 @@
+"""One isolated environment and one test session a chapter.
+
+    nox                                     # lint, and the tests of every chapter
+    nox -l                                  # what there is
+    nox -s ch06                             # the tests of one chapter
+    nox -s ch06 -- --device cuda -k resume  # words after -- go to pytest
+    nox -s train -- ch06 --arch mobilenet   # a chapter's train.py in that chapter's environment
+
+Environments lie in .nox/ and are kept. With uv (pip install "nox[uv]") they share their packages by hard links, so
+that the first costs one PyTorch and each further one a second. UV_TORCH_BACKEND=cpu|cu130|auto chooses another build.
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+CHAPTERS = {path.name[:4]: path for path in sorted(ROOT.glob("ch[0-9][0-9]_*")) if (path / "requirements.txt").exists()}
+RUFF = "ruff==0.17.6"
+nox.options.sessions = ["lint", *CHAPTERS]
+
+
+def headline(chapter: Path) -> str:
+    """The chapter's title: the first line of its README."""
+    return (chapter / "README.md").read_text("utf-8").splitlines()[0].lstrip("# ")
+
+
+def add_test_session(name: str, chapter: Path) -> None:
+    def tests(session: nox.Session) -> None:
+        session.chdir(chapter)
+        session.install("-r", "requirements.txt")
+        session.run("python", "-m", "pytest", *session.posargs)
+
+    tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"
+    nox.session(name=name)(tests)
+
+
+for _name, _chapter in CHAPTERS.items():
+    add_test_session(_name, _chapter)
+
+
+def chapter_python(session: nox.Session, name: str) -> str:
+    """-> the Python of that chapter's environment, which is built if it is not there yet."""
+    if name[:4] not in CHAPTERS:
+        session.error(f"there is no chapter {name!r}; there are: {', '.join(CHAPTERS)}")
+    session.run(sys.executable, "-m", "nox", "-s", name[:4], "--install-only", external=True, silent=True)
+    folder = Path(session.virtualenv.location if session.virtualenv.is_sandboxed else ROOT / ".nox").resolve()
+    scripts = folder / name[:4] / ("Scripts" if sys.platform == "win32" else "bin")
+    return str(scripts / "python")
+
+
+@nox.session(venv_backend="none")
+def train(session: nox.Session) -> None:
+    """Run a chapter's train.py in its environment: nox -s train -- ch06 --arch mobilenet"""
+    name, *words = session.posargs or [""]
+    python = chapter_python(session, name)
+    session.chdir(CHAPTERS[name[:4]])
+    session.run(python, "train.py", *words, external=True)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measure the speed of a chapter, or of all that can: nox -s bench -- ch06 --arch resnet18 --precision bf16"""
+    name, *words = session.posargs or [""]
+    for chapter in [name] if name else [key for key, path in CHAPTERS.items() if (path / "bench.py").exists()]:
+        python = chapter_python(session, chapter)
+        session.chdir(CHAPTERS[chapter[:4]])
+        session.run(python, "train.py", "--bench", *words, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, that copies of utils.py are the same, and that LESSONS.md and the READMEs name what there is."""
+    session.install(RUFF)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    faults = [*differing_copies(), *broken_links(), *missing_names()]
+    if faults:
+        session.error("\n".join(["", *faults]))
+    session.log("utils.py copies, links and lesson rows: all right")
+
+
+def differing_copies() -> list[str]:
+    copies = {path: path.read_bytes() for path in sorted(ROOT.glob("ch*_*/utils.py"))}
+    first = next(iter(copies), None)
+    return [
+        f"{p.relative_to(ROOT)} differs from {first.relative_to(ROOT)}" for p in copies if copies[p] != copies[first]
+    ]
+
+
+def broken_links() -> list[str]:
+    """Links and pictures in Markdown files that lead to no file."""
+    faults = []
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("ch*_*/*.md")]):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+            if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
+                faults.append(f"{page.relative_to(ROOT)}: the link to {target} leads nowhere")
+    return faults
+
+
+def missing_names() -> list[str]:
+    """Files in the rows of LESSONS.md that are not there, and functions or classes that are not in the file named before."""
+    faults = []
+    for number, line in enumerate((ROOT / "LESSONS.md").read_text("utf-8").splitlines(), 1):
+        path = None
+        for word in re.findall(r"`([^`]+)`", line) if line.startswith("|") else []:
+            if "/" in word or word.endswith(".py"):
+                path = ROOT / word
+                if not path.is_file():
+                    faults.append(f"LESSONS.md:{number}: there is no {word}")
+                    path = None
+            elif path and path.suffix == ".py" and word not in names_in(path):
+                faults.append(f"LESSONS.md:{number}: {path.relative_to(ROOT)} has no {word}")
+    return faults
+
+
+def names_in(path: Path) -> set[str]:
+    """The functions, classes, methods (Class.method) and constants of a module."""
+    names = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{child.name}" for child in node.body if isinstance(child, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
