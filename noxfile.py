@@ -50,10 +50,10 @@ def chapter_python(session: nox.Session, name: str) -> str:
     """-> the Python of that chapter's environment, which is built if it is not there yet."""
     if name[:4] not in CHAPTERS:
         session.error(f"there is no chapter {name!r}; there are: {', '.join(CHAPTERS)}")
-    session.run(sys.executable, "-m", "nox", "-s", name[:4], "--install-only", external=True, silent=True)
-    folder = Path(session.virtualenv.location if session.virtualenv.is_sandboxed else ROOT / ".nox").resolve()
-    scripts = folder / name[:4] / ("Scripts" if sys.platform == "win32" else "bin")
-    return str(scripts / "python")
+    python = ROOT / ".nox" / name[:4] / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    words = (sys.executable, "-m", "nox", "-f", str(ROOT / "noxfile.py"), "-s", name[:4], "--install-only")
+    session.run(*words, external=True, silent=python.exists())
+    return str(python)
 
 
 @nox.session(venv_backend="none")

@@ -131,7 +131,7 @@ def draw_pr_roc(probabilities: Tensor, labels: Tensor, classes: list[str], path:
         left.plot(recall[i], precision[i], label=name)
         right.plot(false_rate[i], true_rate[i], label=name)
     left.set(xlabel="recall", ylabel="precision", title="Precision-recall curve")
-    right.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve", xlim=(-0.01, 0.3))
+    right.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve (its left end)", xlim=(-0.01, 0.3))
     left.legend(fontsize=8)
     for axis in (left, right):
         axis.grid(alpha=0.3)

@@ -40,7 +40,7 @@ def test_figures_equal_counting_by_hand():
 
 
 def test_classifies_files_and_folders(weights, tmp_path, capsys):
-    images, labels = datasets.load("sample", parts=("val",)).splits["val"].images[:3], None
+    images = datasets.load("sample", parts=("val",)).splits["val"].images[:3]
     (tmp_path / "album").mkdir()
     for i, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "album" / f"{i}.png")
