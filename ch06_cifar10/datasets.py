@@ -84,11 +84,13 @@ def load(
     image_size: int | None = None,
     parts: tuple = ("train", "val"),
     files_only: bool = False,
+    limit: int | None = None,
 ) -> Data:
     """Loads the parts asked for ("train", "val", "test") of `name`: auto, cifar10, sample, or the path of a folder.
 
     auto is CIFAR-10 if it is in `root` or can be downloaded, else the sample, with a warning. `image_size` is the side
-    in pixels (default: 32; 64 for your own folder). Errors end the program with one line.
+    in pixels (default: 32; 64 for your own folder); of the sample, `limit` pictures a part will do. Errors end the
+    program with one line.
     """
     if name == "auto":
         try:
@@ -98,11 +100,11 @@ def load(
                 f"CIFAR-10 is not to be had, so this run uses the built-in SAMPLE of drawn pictures.\n"
                 f"{why}\nA score on the sample says nothing about CIFAR-10."
             )
-            return load_sample(image_size, parts)
+            return load_sample(image_size, parts, limit)
     if name == "cifar10":
         return load_cifar10(root, image_size, parts)
     if name == "sample":
-        return load_sample(image_size, parts)
+        return load_sample(image_size, parts, limit)
     if Path(name).is_dir():
         return load_folder(Path(name), image_size or 64, parts, files_only)
     fail(f"--data {name}: not cifar10, sample or auto, and there is no folder of that name")
@@ -158,11 +160,12 @@ def prepare_cifar10(root: Path):
 # ---- the built-in sample ----------------------------------------------------------------------------------------------
 
 
-def load_sample(image_size: int | None, parts: tuple) -> Data:
+def load_sample(image_size: int | None, parts: tuple, limit: int | None = None) -> Data:
+    """Drawn anew each time, in seconds; with `limit`, no more than that a part."""
     splits = {}
     for seed, (part, count) in enumerate(SAMPLE_SIZES.items()):
         if part in parts:
-            images, labels = sample.make(count, seed)
+            images, labels = sample.make(min(count, limit or count), seed)
             splits[part] = Split(to_tensor(images), torch.from_numpy(labels))
     return resized(Data("sample", list(sample.CLASSES), splits), image_size)
 

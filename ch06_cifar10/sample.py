@@ -23,9 +23,9 @@ class Pen:
 
     def __init__(self, image: Image.Image, rng: np.random.Generator, max_tilt: float):
         self.draw = ImageDraw.Draw(image)
-        angle, size = math.radians(rng.uniform(-max_tilt, max_tilt)), rng.uniform(0.26, 0.44) * image.width
+        angle, size = math.radians(rng.uniform(-max_tilt, max_tilt)), rng.uniform(0.34, 0.46) * image.width
         mirror = rng.choice((-1, 1))
-        self.centre = rng.uniform(0.38, 0.62, 2) * image.width
+        self.centre = rng.uniform(0.42, 0.58, 2) * image.width
         self.matrix = size * np.array(
             [[mirror * math.cos(angle), math.sin(angle)], [mirror * math.sin(angle), -math.cos(angle)]]
         )
@@ -174,7 +174,7 @@ def background(rng, size):
         (picture + np.asarray(blotches, float)[..., None] * 0.6 - 77).clip(0, 255).astype(np.uint8)
     )
     pen = ImageDraw.Draw(picture)
-    for _ in range(rng.integers(0, 4)):
+    for _ in range(rng.integers(0, 3)):
         x, y, w, h = rng.uniform(-0.1, 1, 2).tolist() + rng.uniform(0.03, 0.25, 2).tolist()
         shape = pen.ellipse if rng.random() < 0.5 else pen.rectangle
         shape([c * size for c in (x, y, x + w, y + h)], fill=colour(rng))
@@ -187,13 +187,13 @@ def draw(label: int, rng: np.random.Generator) -> np.ndarray:
     body = np.array(colour(rng))
     thing = THINGS[label]
     thing(Pen(picture, rng, TILT[thing]), rng, tuple(body), tuple(body * 6 // 10), tuple((body + 2 * 235) // 3))
-    if rng.random() < 0.3:  # something in front of it
+    if rng.random() < 0.15:  # something in front of it
         x, w = rng.uniform(0, 0.9), rng.uniform(0.04, 0.12)
         ImageDraw.Draw(picture).rectangle(
             [x * picture.width, 0, (x + w) * picture.width, picture.height], fill=colour(rng)
         )
     small = np.asarray(picture.resize((SIZE, SIZE), Image.BOX), float)
-    light, noise = rng.uniform(0.6, 1.25), rng.uniform(2, 14)
+    light, noise = rng.uniform(0.6, 1.25), rng.uniform(2, 9)
     return (small * light + rng.normal(0, noise, small.shape)).clip(0, 255).astype(np.uint8)
 
 

@@ -110,7 +110,7 @@ def draw_confusion(result: dict, path: Path) -> None:
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
     figure = Figure(figsize=(7, 6.4), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axis.set_yticks(range(len(classes)), classes)
     axis.set(xlabel="predicted", ylabel="true", title=f"Confusion, accuracy {result['accuracy']:.4f}")
@@ -128,10 +128,12 @@ def draw_pr_roc(probabilities: Tensor, labels: Tensor, classes: list[str], path:
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, name in enumerate(classes):
-        left.plot(recall[i], precision[i], label=name)
-        right.plot(false_rate[i], true_rate[i], label=name)
+        left.plot(recall[i].numpy(), precision[i].numpy(), label=name)
+        right.plot(false_rate[i].numpy(), true_rate[i].numpy(), label=name)
     left.set(xlabel="recall", ylabel="precision", title="Precision-recall curve")
-    right.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve (its left end)", xlim=(-0.01, 0.3))
+    right.set(
+        xlabel="false positive rate", ylabel="true positive rate", title="ROC curve (its left end)", xlim=(-0.01, 0.3)
+    )
     left.legend(fontsize=8)
     for axis in (left, right):
         axis.grid(alpha=0.3)
@@ -148,7 +150,7 @@ def draw_mistakes(images: Tensor, probabilities: Tensor, labels: Tensor, classes
     for axis in (grid := figure.subplots(4, 8)).flat:
         axis.axis("off")
     for axis, i in zip(grid.flat, worst.tolist(), strict=False):
-        axis.imshow(images[i].permute(1, 2, 0))
+        axis.imshow(images[i].permute(1, 2, 0).numpy())
         axis.set_title(f"{classes[labels[i]]}, not\n{classes[guess[i]]} ({confidence[i]:.2f})", fontsize=8)
     save_figure(figure, path)
 
@@ -255,7 +257,7 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
 def draw_answers(files: list[Path], answers: list, image_size: int, path: Path) -> None:
     figure = Figure(figsize=(7, 1.6 * len(files)), layout="constrained")
     for axes, file, answer in zip(figure.subplots(len(files), 2, squeeze=False), files, answers, strict=False):
-        axes[0].imshow(datasets.read_image(file, max(224, image_size)).permute(1, 2, 0))
+        axes[0].imshow(datasets.read_image(file, max(224, image_size)).permute(1, 2, 0).numpy())
         axes[0].axis("off")
         names, shares = zip(*reversed(answer), strict=True)
         axes[1].barh(names, shares)

@@ -92,7 +92,9 @@ def mean_over_processes(sums: Tensor, part: str) -> dict:
 
 def load_data(args: Namespace) -> datasets.Data:
     """The training and the validation data, as --no-val and --limit want them."""
-    data = datasets.load(args.data, args.data_root, args.image_size, files_only=args.loader == "files")
+    data = datasets.load(
+        args.data, args.data_root, args.image_size, files_only=args.loader == "files", limit=args.limit
+    )
     if args.loader == "files" and not data.files:
         fail(f"--loader files reads a folder of pictures; `datasets.py --data {data.name} --export DIR` makes one")
     for parts in (data.splits, data.files):  # pictures in memory, or the names of their files
