@@ -36,6 +36,9 @@ def add_test_session(name: str, chapter: Path) -> None:
     def tests(session: nox.Session) -> None:
         session.chdir(chapter)
         session.install("-r", "requirements.txt")
+        for extra in sorted(chapter.glob("requirements-*.txt")):  # optional parts, built here with an older setuptools
+            session.install("setuptools<81", "wheel")
+            session.install("--no-build-isolation", "-r", extra.name)
         session.run("python", "-m", "pytest", *session.posargs)
 
     tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"

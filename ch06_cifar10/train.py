@@ -2,7 +2,7 @@
 
     python train.py --arch mobilenet                         # CIFAR-10, or the sample where there is no network
     python train.py --arch resnet18 --data cifar10 --precision bf16
-    torchrun --nproc-per-node 2 train.py --arch resnet       # the same on two processes
+    torchrun --nproc-per-node 2 -- train.py --arch resnet    # the same on two processes
 
 Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, TensorBoard events, last.pt, best.pt.
 `python test.py` then measures the newest run on the test split. The README says what to expect.
@@ -212,7 +212,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     model = wrap(model, args, device)
     writer = SummaryWriter(str(run), purge_step=progress["epoch"] or None) if rank() == 0 else None
     if writer and progress["epoch"] == 0:
-        writer.add_image("augmented training pictures", make_grid(next(iter(train_loader))[0][:64].cpu()), 0)
+        writer.add_image("augmented_training_pictures", make_grid(next(iter(train_loader))[0][:64].cpu()), 0)
 
     small, small_share = SMALL_FIRST.get(args.arch, (None, 0))
     for epoch in range(progress["epoch"], args.epochs):

@@ -126,7 +126,7 @@ def test_quick_run_as_a_user_runs_it(tmp_path, run_script, device):
     assert "epoch 1:" not in done.stderr  # no progress bar where the output is no terminal
     assert json.loads((run / "args.json").read_text("utf-8"))["data"] == "sample"
     events = EventAccumulator(str(run)).Reload().Tags()
-    assert "val_accuracy" in events["scalars"] and "augmented training pictures" in events["images"]
+    assert "val_accuracy" in events["scalars"] and "augmented_training_pictures" in events["images"]
 
 
 def test_a_run_never_overwrites_another(tmp_path):

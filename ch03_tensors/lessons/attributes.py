@@ -1,0 +1,112 @@
+"""What a tensor knows about itself: type, device, layout; dense and sparse, full rank and low rank.
+
+python -m lessons attributes
+python -m lessons arithmetic       (the next one)
+"""
+
+import torch
+from torch import Tensor
+
+TITLE = "Attributes of a tensor"
+TITLE_ZH = "Tensor 的属性"
+LESSONS = {"3-5": "Tensor的属性 张量", "3-6": "Tensor的属性-稀疏的张量的编程实践"}
+
+
+def attributes(tensor: Tensor) -> dict:
+    """One type (dtype) for all elements, one device where they lie, one layout of how they lie. (3-5)
+
+    >>> for name, value in attributes(torch.ones(2, 3)).items():
+    ...     print(name, value)
+    shape torch.Size([2, 3])
+    dtype torch.float32
+    device cpu
+    layout torch.strided
+    requires_grad False
+    >>> attributes(torch.tensor([1, 2]))["dtype"], attributes(torch.tensor([True]))["dtype"]
+    (torch.int64, torch.bool)
+
+    Types convert with `.to`; a mix of two types is computed in the wider one.
+
+    >>> torch.tensor([1.7, -1.7]).to(torch.int32)
+    tensor([ 1, -1], dtype=torch.int32)
+    >>> (torch.ones(2, dtype=torch.int32) + torch.ones(2, dtype=torch.float64)).dtype
+    torch.float64
+
+    The stride says how many elements to jump for one step along each dimension. A transpose only swaps the strides:
+    no element moves.
+
+    >>> a = torch.arange(6).reshape(2, 3)
+    >>> a.stride(), a.t().stride(), a.t().is_contiguous()
+    ((3, 1), (1, 3), False)
+    >>> a.t().data_ptr() == a.data_ptr()
+    True
+    """
+    names = ("shape", "dtype", "device", "layout", "requires_grad")
+    return {name: getattr(tensor, name) for name in names}
+
+
+def best_device() -> torch.device:
+    """A device is a name; a tensor is made there, or moved there with `.to`. (3-6)
+
+    >>> cpu = torch.device("cpu")
+    >>> torch.tensor([2, 2], dtype=torch.float32, device=cpu)
+    tensor([2., 2.])
+    >>> torch.device("cuda:0").type, torch.device("cuda:0").index
+    ('cuda', 0)
+    >>> best_device().type in ("cpu", "cuda", "mps")
+    True
+
+    Two tensors meet only on one device: `a.to(b.device) + b`.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def sparse_diagonal(values: Tensor, size: int) -> Tensor:
+    """A sparse (稀疏) COO tensor stores only coordinates and values of what is not zero. (3-6)
+
+    `(K,) values -> (size, size)`, with the values at (0, 0), (1, 1), ...
+
+    >>> a = sparse_diagonal(torch.tensor([1, 2, 3]), size=4)
+    >>> a.layout == torch.sparse_coo, a._nnz(), a.shape
+    (True, 3, torch.Size([4, 4]))
+    >>> a.coalesce().indices()
+    tensor([[0, 1, 2],
+            [0, 1, 2]])
+    >>> a.to_dense()
+    tensor([[1, 0, 0, 0],
+            [0, 2, 0, 0],
+            [0, 0, 3, 0],
+            [0, 0, 0, 0]])
+
+    It pays where nearly all is zero: a million by a million with three values in it is no problem, and a product
+    with a dense matrix only touches the three.
+
+    >>> big = sparse_diagonal(torch.tensor([1.0, 2.0, 3.0]), size=1_000_000)
+    >>> torch.sparse.mm(big, torch.ones(1_000_000, 1))[:5, 0]
+    tensor([1., 2., 3., 0., 0.])
+
+    Two entries at the same place add up:
+
+    >>> torch.sparse_coo_tensor([[0, 0], [1, 1]], [5.0, 6.0], (2, 2), check_invariants=True).to_dense()
+    tensor([[ 0., 11.],
+            [ 0.,  0.]])
+    """
+    diagonal = torch.arange(len(values))
+    # check_invariants: coordinates outside the size are an error here, and not a crash later
+    return torch.sparse_coo_tensor(torch.stack([diagonal, diagonal]), values, (size, size), check_invariants=True)
+
+
+def rank_one(column: Tensor, row: Tensor) -> Tensor:
+    """Low rank (低秩) is the other way to be small: m x n numbers made from m + n. `(M,), (N,) -> (M, N)`. (3-5)
+
+    >>> table = rank_one(torch.arange(1.0, 4), torch.arange(1.0, 5))
+    >>> table
+    tensor([[ 1.,  2.,  3.,  4.],
+            [ 2.,  4.,  6.,  8.],
+            [ 3.,  6.,  9., 12.]])
+    >>> torch.linalg.matrix_rank(table), table.count_nonzero()
+    (tensor(1), tensor(12))
+    """
+    return torch.outer(column, row)

@@ -1,0 +1,336 @@
+"""Optimizers by hand, learning-rate schedules, batch sizes, and the search for good settings.
+
+    python -m lessons optimisation             (with a picture)
+    python -m lessons regularisation           (the next one)
+
+The optimizers here are the ones that train.py uses.
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+TITLE = "Learning rate, optimizers, batch size, search"
+TITLE_ZH = "学习率、优化器、BatchSize 与调参"
+LESSONS = {"5-12": "学习率", "5-13": "优化器"}
+
+
+# ---- 5-12: the learning rate ---------------------------------------------------------------------------------------
+
+
+def steps_to_reach(lr: float, target: float = 1e-3, limit: int = 1000) -> int | None:
+    """Steps of gradient descent on x^2 / 2 from 1 until |x| < target; None: never within the limit. (5-12)
+
+    The slope is x, so that a step multiplies x by 1 - lr: slow if lr is small, oscillating above 1, lost from 2 on.
+
+    >>> {lr: steps_to_reach(lr) for lr in (0.001, 0.01, 0.1, 0.9, 1.5, 1.95, 2.0)}
+    {0.001: None, 0.01: 688, 0.1: 66, 0.9: 3, 1.5: 10, 1.95: 135, 2.0: None}
+    """
+    x = 1.0
+    for step in range(1, limit + 1):
+        x -= lr * x
+        if abs(x) < target:
+            return step
+    return None
+
+
+def step_schedule(base_lr: float, epoch: int, step_size: int, gamma: float) -> float:
+    """The learning rate times gamma after every `step_size` epochs, as StepLR. (5-12)
+
+    >>> [round(step_schedule(0.1, epoch, step_size=2, gamma=0.5), 4) for epoch in range(6)]
+    [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(6):
+    ...     rates.append(round(optimizer.param_groups[0]["lr"], 4))
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> rates
+    [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    """
+    return base_lr * gamma ** (epoch // step_size)
+
+
+def exponential_schedule(base_lr: float, epoch: int, gamma: float) -> float:
+    """StepLR with a step of one epoch, the notes' `StepLR(optimizer, step_size=1, gamma=0.9)`. (5-12)
+
+    >>> [round(exponential_schedule(0.1, epoch, 0.9), 4) for epoch in range(4)]
+    [0.1, 0.09, 0.081, 0.0729]
+    """
+    return step_schedule(base_lr, epoch, 1, gamma)
+
+
+def cosine_schedule(base_lr: float, epoch: int, epochs: int) -> float:
+    """Half a cosine from base_lr to 0: long near the top, gentle at the end. Loshchilov and Hutter, 2017. (5-12)
+
+    >>> [round(cosine_schedule(0.1, epoch, 4), 4) for epoch in range(5)]
+    [0.1, 0.0854, 0.05, 0.0146, 0.0]
+    """
+    return base_lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+# ---- 5-13: optimizers ----------------------------------------------------------------------------------------------
+
+
+class Optimizer:
+    """What all optimizers share: the parameters, a learning rate, and what is remembered of each parameter. (5-13)
+
+    A kind of optimizer says only how a gradient becomes a step: `update(gradient, state) -> same shape`. All of them
+    make p <- p - lr * step. `weight_decay` adds d * p to the gradient, which is L2 regularisation.
+
+    >>> p = nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> optimizer = SGD([p], lr=0.1)
+    >>> p.square().sum().backward()
+    >>> optimizer.step()
+    >>> p.data
+    tensor([0.8000, 1.6000])
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0):
+        self.parameters = list(parameters)
+        self.lr, self.weight_decay = lr, weight_decay
+        self.state: list[dict] = [{} for _ in self.parameters]
+
+    def zero_grad(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p, state in zip(self.parameters, self.state, strict=True):
+            if p.grad is not None:
+                p -= self.lr * self.update(p.grad + self.weight_decay * p, state)
+
+    def update(self, gradient: Tensor, state: dict) -> Tensor:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict:
+        """What a resumed training needs: tensors and numbers."""
+        return {"lr": self.lr, "state": self.state}
+
+    def load_state_dict(self, saved: dict) -> None:
+        self.lr = saved["lr"]
+        for p, state, values in zip(self.parameters, self.state, saved["state"], strict=True):
+            for name, value in values.items():
+                state[name] = value.to(p.device, copy=True) if torch.is_tensor(value) else value
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum (动量): v <- m v + g, p <- p - lr v. Polyak, 1964. (5-13)
+
+    Where gradients agree, v grows up to 1 / (1 - m) times; where they turn about, they cancel. `nesterov` looks one
+    step of momentum ahead.
+
+    >>> path = descend(lambda parameters: SGD(parameters, lr=0.1, momentum=0.9), steps=20)
+    >>> reference = descend(lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9), steps=20)
+    >>> (path - reference).abs().max().item() < 1e-10
+    True
+    """
+
+    def __init__(self, parameters, lr: float = 0.01, momentum: float = 0.0, weight_decay: float = 0.0, nesterov=False):
+        super().__init__(parameters, lr, weight_decay)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def update(self, gradient: Tensor, state: dict) -> Tensor:
+        if not self.momentum:
+            return gradient
+        if not state:
+            state["velocity"] = torch.zeros_like(gradient)
+        velocity = state["velocity"].mul_(self.momentum).add_(gradient)
+        return gradient + self.momentum * velocity if self.nesterov else velocity
+
+
+class RMSprop(Optimizer):
+    """A step size for each parameter: lr over the running root mean square of its gradient. Hinton, 2012. (5-13)
+
+    >>> path = descend(lambda parameters: RMSprop(parameters, lr=0.05), steps=20)
+    >>> reference = descend(lambda parameters: torch.optim.RMSprop(parameters, lr=0.05), steps=20)
+    >>> (path - reference).abs().max().item() < 1e-10
+    True
+    """
+
+    def __init__(self, parameters, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0):
+        super().__init__(parameters, lr, weight_decay)
+        self.alpha, self.eps = alpha, eps
+
+    def update(self, gradient: Tensor, state: dict) -> Tensor:
+        if not state:
+            state["square"] = torch.zeros_like(gradient)
+        square = state["square"].mul_(self.alpha).add_((1 - self.alpha) * gradient**2)
+        return gradient / (square.sqrt() + self.eps)
+
+
+class Adam(Optimizer):
+    """Momentum and RMSprop together, each corrected for its start at zero. Kingma and Ba, 2015. (5-13)
+
+    m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    With t = 1 the correction makes the first step lr * sign(g), whatever the gradient's size.
+
+    >>> path = descend(lambda parameters: Adam(parameters, lr=0.1), steps=20)
+    >>> reference = descend(lambda parameters: torch.optim.Adam(parameters, lr=0.1), steps=20)
+    >>> (path - reference).abs().max().item() < 1e-10
+    True
+    >>> path[0] - path[1]
+    tensor([-0.1000,  0.1000], dtype=torch.float64)
+    """
+
+    def __init__(self, parameters, lr: float = 1e-3, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0):
+        super().__init__(parameters, lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def update(self, gradient: Tensor, state: dict) -> Tensor:
+        b1, b2 = self.betas
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(gradient), square=torch.zeros_like(gradient))
+        state["step"] += 1
+        mean = state["mean"].mul_(b1).add_((1 - b1) * gradient)
+        square = state["square"].mul_(b2).add_((1 - b2) * gradient**2)
+        unbiased_mean = mean / (1 - b1 ** state["step"])
+        unbiased_square = square / (1 - b2 ** state["step"])
+        return unbiased_mean / (unbiased_square.sqrt() + self.eps)
+
+
+def ravine(p: Tensor) -> Tensor:
+    """A long valley, 20 times as steep across as along: what plain gradient descent is bad at. `(2,) -> ()`. (5-13)
+
+    >>> ravine(torch.tensor([1.0, 1.0]))
+    tensor(10.5000)
+    """
+    return 0.5 * (p[..., 0] ** 2 + 20 * p[..., 1] ** 2)
+
+
+def descend(make_optimizer, steps: int, start: tuple[float, float] = (-4.0, 1.0)) -> Tensor:
+    """The path of an optimizer down the ravine, `-> (steps + 1, 2)` float64. (5-13)
+
+    Each with a learning rate chosen by hand for this valley, so that this is no ranking.
+
+    >>> makers = {
+    ...     "sgd": lambda parameters: SGD(parameters, lr=0.09),
+    ...     "momentum": lambda parameters: SGD(parameters, lr=0.04, momentum=0.8),
+    ...     "rmsprop": lambda parameters: RMSprop(parameters, lr=0.1),
+    ...     "adam": lambda parameters: Adam(parameters, lr=0.4),
+    ... }
+    >>> for name, make in makers.items():
+    ...     print(f"{name:<9} loss after 40 steps {ravine(descend(make, 40)[-1]):.5f}")
+    sgd       loss after 40 steps 0.00423
+    momentum  loss after 40 steps 0.00115
+    rmsprop   loss after 40 steps 0.00000
+    adam      loss after 40 steps 0.15606
+    """
+    p = nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer, path = make_optimizer([p]), [p.detach().clone()]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        ravine(p).backward()
+        optimizer.step()
+        path.append(p.detach().clone())
+    return torch.stack(path)
+
+
+def fit_in_batches(batch_size: int, epochs: int, lr: float, seed: int = 0) -> list[float]:
+    """Batch, stochastic and mini-batch descent: y = 2 x + 1 + noise, 256 points; the loss of each update. (5-13)
+
+    All 256 at once go straight down; one at a time (stochastic, 随机) makes 256 updates in an epoch, each on the chance
+    of one point; a mini-batch (小批量) lies between. The loss of a batch rises now and then because the next batch is
+    another one.
+
+    >>> for size in (256, 32, 1):
+    ...     losses = fit_in_batches(size, epochs=5, lr=0.05)
+    ...     rises = sum(after > before for before, after in zip(losses, losses[1:])) / (len(losses) - 1)
+    ...     print(f"batch {size:>3}: {len(losses) // 5:>3} updates an epoch, loss rose at {rises:.0%} of them")
+    batch 256:   1 updates an epoch, loss rose at 0% of them
+    batch  32:   8 updates an epoch, loss rose at 44% of them
+    batch   1: 256 updates an epoch, loss rose at 50% of them
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(256, generator=generator)
+    y = 2 * x + 1 + 0.5 * torch.randn(256, generator=generator)
+    w, b, losses = torch.zeros(()), torch.zeros(()), []
+    for _ in range(epochs):
+        for index in torch.randperm(256, generator=generator).split(batch_size):
+            error = w * x[index] + b - y[index]
+            losses.append(error.square().mean().item())
+            w, b = w - lr * 2 * (error * x[index]).mean(), b - lr * 2 * error.mean()
+    return losses
+
+
+def batch_size_study(sizes: list[int], epochs: int = 5) -> dict[int, float]:
+    """The loss over the last epoch for several batch sizes, at the same learning rate. (5-13)
+
+    In the same number of epochs a large batch makes few updates and does not arrive; a batch of 1 arrives, and then
+    jumps about the optimum (0.25 is the noise nobody can fit). A larger batch wants a larger learning rate.
+
+    >>> {size: round(loss, 2) for size, loss in batch_size_study([1, 8, 32, 256]).items()}
+    {1: 0.33, 8: 0.3, 32: 0.3, 256: 2.39}
+    >>> round(fit_in_batches(256, epochs=5, lr=0.4)[-1], 2)
+    0.29
+    """
+    losses = {size: fit_in_batches(size, epochs, lr=0.05) for size in sizes}
+    return {size: sum(row[-len(row) // epochs :]) / (len(row) // epochs) for size, row in losses.items()}
+
+
+# ---- the search for settings ---------------------------------------------------------------------------------------
+
+
+def log_uniform(low: float, high: float, count: int, seed: int) -> list[float]:
+    """Random numbers that are as often between 0.001 and 0.01 as between 0.01 and 0.1. (5-12)
+
+    A learning rate is tried on a logarithmic axis (非线性轴调参). On a plain axis nine of ten tries between 0.0001
+    and 1 would lie above 0.1:
+
+    >>> tries = log_uniform(1e-4, 1.0, count=1000, seed=0)
+    >>> [sum(low <= value < 10 * low for value in tries) for low in (1e-4, 1e-3, 1e-2, 1e-1)]
+    [254, 246, 258, 242]
+    >>> plain = torch.empty(1000).uniform_(1e-4, 1, generator=torch.Generator().manual_seed(0))
+    >>> round((plain > 0.1).float().mean().item(), 2)
+    0.9
+    """
+    exponents = torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (math.log(low) + exponents * math.log(high / low)).exp().tolist()
+
+
+def grid_and_random(tries_per_axis: int, seed: int) -> tuple[float, float]:
+    """Grid against random search (网格调参, 随机调参), the same number of tries; the best loss of each. (5-12)
+
+    Two settings, of which only the learning rate matters much. A grid of 3 x 3 tries three learning rates, three times
+    each; nine random points try nine (Bergstra and Bengio, 2012).
+
+    >>> results = [grid_and_random(tries_per_axis=3, seed=seed) for seed in range(100)]
+    >>> sum(random < grid for grid, random in results)
+    72
+    >>> round(results[0][0], 3), round(sum(random for _, random in results) / 100, 3)
+    (0.35, 0.247)
+    """
+
+    def loss(lr: float, other: float) -> float:
+        return abs(math.log10(lr) + 1.7) + 0.05 * abs(math.log10(other) + 3)  # best at lr = 0.02
+
+    points = [10 ** (-4 + 4 * i / (tries_per_axis - 1)) for i in range(tries_per_axis)]
+    grid = min(loss(lr, other) for lr in points for other in points)
+    count = tries_per_axis**2
+    pairs = zip(log_uniform(1e-4, 1.0, count, seed), log_uniform(1e-4, 1.0, count, seed + 10_000), strict=True)
+    return grid, min(loss(lr, other) for lr, other in pairs)
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The paths of four optimizers down the ravine."""
+    from matplotlib.figure import Figure
+
+    makers = {
+        "sgd": lambda parameters: SGD(parameters, lr=0.09),
+        "momentum": lambda parameters: SGD(parameters, lr=0.04, momentum=0.8),
+        "rmsprop": lambda parameters: RMSprop(parameters, lr=0.1),
+        "adam": lambda parameters: Adam(parameters, lr=0.4),
+    }
+    x, y = torch.meshgrid(torch.linspace(-4.5, 2, 80), torch.linspace(-1.4, 1.4, 80), indexing="xy")
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    for axis, (name, make) in zip(figure.subplots(2, 2).flat, makers.items(), strict=True):
+        axis.contour(x, y, ravine(torch.stack([x, y], dim=-1)), levels=20, linewidths=0.6)
+        axis.plot(*descend(make, 40).T, marker=".", color="crimson")
+        axis.set(title=name)
+    figure.savefig(folder / "optimisation_paths.png", dpi=110)
+    return [folder / "optimisation_paths.png"]

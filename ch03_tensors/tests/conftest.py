@@ -1,0 +1,65 @@
+"""What all tests share: the chapter on the import path, the device, no network, programs run as a reader runs them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+CHAPTER = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHAPTER))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="cpu or cuda: where the tests of train.py and lessons compute")
+
+
+@pytest.fixture(scope="session")
+def device(request) -> str:
+    name = request.config.getoption("--device")
+    assert name != "cuda" or torch.cuda.is_available(), "--device cuda, and no CUDA device is here"
+    return name
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A test that reaches for another machine fails."""
+    connect = socket.socket.connect
+
+    def local_only(self, address):
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """An empty folder, as the current one: run folders land there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def start():
+    """start("train.py", "--quick", cwd=...) -> a running program; what is left of it is killed at the end."""
+    running = []
+
+    def begin(*words: str, cwd: Path, **options) -> subprocess.Popen:
+        if words[0].endswith(".py") and not Path(words[0]).is_absolute():
+            words = (str(CHAPTER / words[0]), *words[1:])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, *words]
+        running.append(subprocess.Popen(command, cwd=cwd, env=environment, **{**output, **options}))
+        return running[-1]
+
+    yield begin
+    for program in running:
+        if program.poll() is None:
+            program.kill()
+        program.communicate()

@@ -1,0 +1,154 @@
+"""The lessons: every example prints what it says, every lesson number is shown, every name of the course appears."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import lessons
+from lessons import MODULES, __main__, examples, load, outline
+
+CHAPTER = Path(lessons.__file__).parent.parent
+OTHERS = ("compare", "datasets", "models", "optimizers", "sample", "surface")
+# The torch.* names of the course's notes on chapter 3.
+NAMES = (
+    "DoubleTensor FloatTensor Size Tensor add arange argmax argmin autograd.Function autograd.grad bincount cat "
+    "ceil chunk cos device dist div eq equal exp exp_ eye flip float32 float64 floor from_numpy full gather ge gt "
+    "histc index_select int32 is_storage is_tensor isfinite isinf isnan kthvalue le linspace log log10 log2 log_ "
+    "lt manual_seed masked_select matmul mean median mm mode mul ne nn.BatchNorm1d nn.Conv2d nn.InstanceNorm1d "
+    "nn.functional nn.functional.conv2d nonzero norm normal numel ones ones_like pow prod rand randint randn "
+    "randperm return_types.kthvalue return_types.mode return_types.sort return_types.topk rot90 round sort "
+    "sparse_coo sparse_coo_tensor split sqrt squeeze stack std sub sum t take tensor topk transpose trunc unbind "
+    "unsqueeze var where zeros zeros_like "
+)
+# A name that no longer stands for what the notes do with it -> what an example shows instead.
+REPLACED = {"autograd.variable": "autograd.Variable"}
+
+
+def all_doctests() -> list:
+    found = [test for name in MODULES for test in examples(load(name))] + examples(lessons)
+    for name in OTHERS:
+        found += examples(importlib.import_module(name))
+    return [pytest.param(test, id=test.name) for test in found if test.examples]
+
+
+@pytest.mark.parametrize("test", all_doctests())
+def test_examples_print_what_they_say(test):
+    printed = []
+    result = doctest.DocTestRunner(verbose=False).run(test, out=printed.append, clear_globs=False)
+    assert result.failed == 0, "".join(printed)
+
+
+def test_every_module_is_a_lesson():
+    files = {path.stem for path in (CHAPTER / "lessons").glob("*.py")} - {"__init__", "__main__"}
+    assert files == set(MODULES) and len(MODULES) == len(files)
+
+
+def test_every_course_lesson_is_shown_by_a_function_that_exists():
+    shown = {}
+    for name in MODULES:
+        module = load(name)
+        assert module.TITLE and module.TITLE_ZH and module.LESSONS == outline(name)["LESSONS"]
+        for number, functions in outline(name)["shown"].items():
+            assert functions, f"{name} names lesson {number}, and no docstring's first line ends with ({number})"
+            assert all(callable(getattr(module, function)) for function in functions)
+            shown.setdefault(number, []).extend(functions)
+    course = [f"{chapter}-{k}" for chapter, last in ((3, 37), (5, 14), (10, 8)) for k in range(1, last + 1)]
+    assert sorted(shown) == sorted(course)
+
+
+def test_lessons_stand_in_the_order_of_the_course():
+    first = [min(tuple(map(int, number.split("-"))) for number in load(name).LESSONS) for name in MODULES]
+    chapters = [chapter for chapter, _ in first]
+    assert first[:12] == sorted(first[:12]) and set(chapters) == {3, 5, 10}
+
+
+@pytest.fixture(scope="module")
+def example_code() -> str:
+    """The code of all examples of all lessons."""
+    return "".join(example.source for name in MODULES for test in examples(load(name)) for example in test.examples)
+
+
+@pytest.mark.parametrize("name", [*NAMES.split(), *REPLACED])
+def test_every_name_of_the_notes_is_in_an_example(name, example_code):
+    wanted = rf"\btorch\.{re.escape(REPLACED.get(name, name))}\b(?!\.\w)"
+    assert re.search(wanted, example_code)
+
+
+def test_a_replaced_name_is_really_gone():
+    with pytest.raises(RuntimeError, match="deprecated"):
+        torch.autograd.variable(torch.rand(4), requires_grad=True)
+
+
+def test_listing_names_all_lessons(capsys):
+    assert __main__.main([]) == 0
+    printed = capsys.readouterr().out
+    for name in MODULES:
+        assert name in printed and load(name).TITLE in printed and load(name).TITLE_ZH in printed
+    assert "3-21" in printed and "Pytorch与张量的索引与数据筛选" in printed and "gather_rows" in printed
+
+
+def test_a_wrong_name_lists_the_right_ones(capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(["indexes"])
+    message = str(stop.value)
+    assert message.count("\n") == 0 and "indexes" in message and all(name in message for name in MODULES)
+
+
+def test_playing_prints_explanation_example_and_output(workplace, capsys):
+    assert __main__.main(["indexing"]) == 0
+    printed = capsys.readouterr().out
+    assert "takes one element for each element of `index`" in printed
+    at = printed.index(">>> gather_rows(logits, torch.tensor([1, 0]))")
+    assert printed[at:].splitlines()[1].strip() == "tensor([0.7000, 0.5000])"
+    assert "!!" not in printed
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if "def pictures" in (CHAPTER / f"lessons/{name}.py").read_text("utf-8")]
+)
+def test_pictures_are_drawn(name, tmp_path):
+    for path in load(name).pictures(tmp_path):
+        assert path.parent == tmp_path and path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+STALE = '''"""A lesson whose examples lie."""
+
+TITLE, TITLE_ZH, LESSONS = "Stale", "旧", {}
+
+
+def add():
+    """A sum, and a division.
+
+    >>> 1 + 1
+    3
+    >>> 1 / 0
+    0
+    """
+'''
+
+
+def test_playing_says_where_an_example_differs(tmp_path, monkeypatch, capsys):
+    (tmp_path / "stale.py").write_text(STALE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(__main__, "MODULES", ("stale",))
+    monkeypatch.setattr(__main__, "load", importlib.import_module)
+    assert __main__.main(["stale"]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r">>> 1 \+ 1\n +2\n +!! here the lesson says:\n +3", printed)
+    assert "!! raised ZeroDivisionError" in printed and "2 example(s)" in printed
+
+
+def test_playing_leaves_the_shared_random_generator_of_lessons_with_own_seeds_alone():
+    from lessons import bert, language_model, recurrent, tools
+
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    bert.pretrain(1)
+    language_model.train_neural(1)
+    recurrent.gradient_over_time("lstm", 3)
+    tools.augmented(torch.zeros(3, 40, 40, dtype=torch.uint8), 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
