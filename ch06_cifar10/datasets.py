@@ -141,7 +141,7 @@ def prepare_cifar10(root: Path):
     if any(path.exists() for path in bad):
         broken = next(path for path in bad if path.exists())
         fail(f"{broken}: damaged (not the MD5 it should have); delete it to have it downloaded again")
-    if world() > 1 and rank() > 0:
+    if world() > 1:  # not one process downloading while the others go without
         fail(f"CIFAR-10 is not in {root}; get it with `python datasets.py` before torchrun")
     say(f"Downloading CIFAR-10 (170 MB) into {root} ...")
     waited = socket.getdefaulttimeout()
