@@ -53,10 +53,16 @@ class VisdomPlot:
             raise ConnectionError(f"no Visdom server answers at {address}; start one with: python visdom_server.py")
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Appends one point to the curve of each name."""
-        for name, value in values.items():
-            options = {"title": name, "xlabel": "epoch"}
-            self.visdom.line(X=[step], Y=[value], win=name, name=name, update="append", opts=options)
+        """Appends one point to the curve of each name. A server that has gone away does not end a training."""
+        if self.visdom is None:
+            return
+        try:
+            for name, value in values.items():
+                options = {"title": name, "xlabel": "epoch"}
+                self.visdom.line(X=[step], Y=[value], win=name, name=name, update="append", opts=options)
+        except OSError:
+            print("the Visdom server answers no more; going on without it")
+            self.visdom = None
 
 
 def write_scalars(folder: str | Path, steps: int) -> None:

@@ -38,7 +38,7 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def empty_folder(tmp_path, monkeypatch) -> Path:
     """An empty folder, as the current one: run folders land there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

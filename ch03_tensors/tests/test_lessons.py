@@ -51,7 +51,7 @@ def test_every_course_lesson_is_shown_by_a_function_that_exists():
     shown = {}
     for name in MODULES:
         module = load(name)
-        assert module.TITLE and module.TITLE_ZH and module.LESSONS == outline(name)["LESSONS"]
+        assert module.TITLE and module.TITLE_ZH and outline(name)["LESSONS"] == module.LESSONS
         for number, functions in outline(name)["shown"].items():
             assert functions, f"{name} names lesson {number}, and no docstring's first line ends with ({number})"
             assert all(callable(getattr(module, function)) for function in functions)
@@ -98,7 +98,7 @@ def test_a_wrong_name_lists_the_right_ones(capsys):
     assert message.count("\n") == 0 and "indexes" in message and all(name in message for name in MODULES)
 
 
-def test_playing_prints_explanation_example_and_output(workplace, capsys):
+def test_playing_prints_explanation_example_and_output(empty_folder, capsys):
     assert __main__.main(["indexing"]) == 0
     printed = capsys.readouterr().out
     assert "takes one element for each element of `index`" in printed

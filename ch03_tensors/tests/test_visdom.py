@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import train
+from lessons import tools
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("visdom") is None, reason="Visdom is not installed (requirements-visdom.txt says how)"
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def server(tmp_path, start) -> str:
-    """The address of a server that ends with the test."""
+def server(tmp_path, start):
+    """A server that ends with the test: its address, and the program."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -32,28 +33,40 @@ def server(tmp_path, start) -> str:
             assert program.poll() is None, program.stderr.read()
             assert time.monotonic() < deadline, "the server did not start within 30 seconds"
             time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", program
     program.terminate()
     program.wait(10)
 
 
-def test_a_run_draws_its_curves(server, workplace):
+def test_a_run_draws_its_curves(server, empty_folder):
     from visdom import Visdom
 
-    train.main(["--epochs", "3", "--run", "r", "--visdom", server])
-    host, _, port = server.rpartition(":")
+    address, _ = server
+    train.main(["--epochs", "3", "--run", "r", "--visdom", address])
+    host, _, port = address.rpartition(":")
     reader = Visdom(server=host, port=int(port), env="line-adam-torch", use_incoming_socket=False)
     window = json.loads(reader.get_window_data("val_loss"))
     (curve,) = window["content"]["data"]
-    column = (workplace / "r/metrics.csv").read_text().splitlines()
+    column = (empty_folder / "r/metrics.csv").read_text().splitlines()
     expected = [float(row.split(",")[3]) for row in column[1:]]
     assert curve["x"] == [1, 2, 3] and curve["y"] == pytest.approx(expected, rel=1e-4)
     assert json.loads(reader.get_window_data("train_loss"))["content"]["data"][0]["x"] == [1, 2, 3]
 
 
+def test_a_server_that_goes_away_does_not_end_the_training(server, capsys):
+    address, program = server
+    plot = tools.VisdomPlot(address, env="gone")
+    plot.add(1, {"loss": 0.5})
+    program.terminate()
+    program.wait(10)
+    for step in (2, 3):
+        plot.add(step, {"loss": 0.5})
+    assert capsys.readouterr().out.count("going on without it") == 1
+
+
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads the list of sockets from Linux's /proc")
 def test_the_server_answers_this_machine_only(server):
-    port = int(server.rpartition(":")[2])
+    port = int(server[0].rpartition(":")[2])
     table = Path("/proc/net/tcp").read_text().splitlines()  # Linux: the sockets that listen are in state 0A
     listening = [line.split()[1] for line in table if line.split()[3] == "0A"]
     addresses = {address.split(":")[0] for address in listening if int(address.split(":")[1], 16) == port}

@@ -1,0 +1,274 @@
+"""Regression: the price of a house from a row of numbers. Cross-validation, and what test.py measures on the held-out rows.
+
+    python train.py boston                    # ten networks for each of 3 x 10 folds
+    python test.py boston                     # their RMSE, MAE and R2, next to scikit-learn's models on the same folds
+
+Expect: the README's table. `train` never looks at a fold's test rows; `test` never fits anything to them.
+"""
+
+import json
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
+from torch import Tensor
+from tqdm import tqdm
+
+import loop
+import models
+import tables
+import utils
+from options import fill_in_recipe
+from utils import fail, say
+
+# ---- training ---------------------------------------------------------------------------------------------------------
+
+
+def inner_split(rows: int, members: int, patience: int) -> tuple[Tensor, Tensor]:
+    """-> (M, n) rows that train and (M, v) rows that validate, drawn for each member; without early stopping v is 0."""
+    order = torch.rand(members, rows).argsort(1)
+    held = max(1, rows // 10) if patience else 0
+    return order[:, held:], order[:, :held]
+
+
+def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models.Ensemble, list[dict]]:
+    """Trains args.members networks at once on a fold's training rows: x (n, F) and y (n,), both standardised.
+
+    -> the networks, and an epoch's mean squared errors a row of the history (in variances of the target).
+    """
+    ensemble = models.build("boston", args.arch, x.shape[1], args.members, args.width, args.dropout).to(x.device)
+    train_rows, val_rows = (rows.to(x.device) for rows in inner_split(len(y), args.members, args.patience))
+    n = train_rows.shape[1]
+    size = min(args.batch_size, n)
+    optimizer, scheduler = loop.make_optimizer(ensemble, args, args.epochs * (n // size))
+    best = torch.full((args.members,), torch.inf, device=x.device)
+    kept = {name: p.detach().clone() for name, p in ensemble.named_parameters()}
+    history, waited = [], 0
+    for epoch in range(args.epochs):
+        ensemble.train()
+        order = torch.rand(train_rows.shape).argsort(1).to(x.device)  # each member has its own order
+        total = torch.zeros((), device=x.device)
+        for batch in order.split(size, 1)[: n // size]:
+            rows = train_rows.gather(1, batch)  # (M, size)
+            errors = (
+                (ensemble(x[rows]) - y[rows]).square().mean(1)
+            )  # (M,): summed below, as the members share no weight
+            loss = errors.sum()
+            if args.l1:
+                loss = loss + args.l1 * sum(p.abs().sum() for p in ensemble.parameters() if p.shape[1] > 1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            total += errors.detach().mean()
+        loop.check_loss(total, args, f"fold {fold + 1}, epoch {epoch + 1}")
+        history.append({"epoch": epoch + 1, "train_mse": total.item() / (n // size)})
+        if args.patience:
+            val = evaluate(ensemble, x, y, val_rows)
+            history[-1]["val_mse"] = val.mean().item()
+            better = val < best
+            keep(ensemble, kept, better)
+            best, waited = torch.minimum(val, best), 0 if better.any() else waited + 1
+            if waited >= args.patience:
+                break
+    if args.patience:
+        ensemble.load_state_dict(kept)
+    return ensemble.eval(), history
+
+
+@torch.no_grad()
+def evaluate(ensemble: models.Ensemble, x: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+    """-> (M,) mean squared error of each member on its own rows (M, v)."""
+    ensemble.eval()
+    return (ensemble(x[rows]) - y[rows]).square().mean(1)
+
+
+@torch.no_grad()
+def keep(ensemble: models.Ensemble, kept: dict[str, Tensor], better: Tensor) -> None:
+    """Copies the weights of the members that are better (M,) into `kept`."""
+    for name, p in ensemble.named_parameters():
+        kept[name][better] = p[better]
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains the networks of every fold -> the run folder. Progress is kept by fold: one takes a second or two."""
+    table = tables.load_table(args.data, args.data_root, args.target, tuple(args.drop))
+    fill_in_recipe(args, table.name)
+    folds = tables.make_folds(len(table.y), args.split, args.folds, args.shuffles)
+    run = loop.open_run(args, table.name)
+    meta = {"task": "boston", "arch": args.arch, "data": table.name, "columns": table.columns, "target": table.target}
+    progress = loop.restore(run, args, {})
+    (run / "folds").mkdir(exist_ok=True)
+    say(f"{args.arch} on {table.name}: {len(table.y)} rows, {len(table.columns)} features, target {table.target}; "
+        f"{len(folds)} folds ({args.split}) x {args.members} networks")  # fmt: skip
+    say(f"{device}; torch {torch.__version__}; run {run}")
+    writer = loop.make_writer(run, progress["epoch"])
+    for fold in tqdm(range(progress["epoch"], len(folds)), desc="folds", leave=False, disable=None):
+        utils.seed_everything(args.seed, fold)
+        start = time.perf_counter()
+        rows = folds[fold][0][: args.limit]  # the training rows; the fold's test rows are for test.py
+        features, target = (
+            tables.Features(table.x[rows], args.features == "quantile"),
+            tables.Scaler(table.y[rows, None]),
+        )
+        x, y = features(table.x[rows]).to(device), target(table.y[rows, None])[:, 0].to(device)
+        ensemble, history = train_fold(x, y, args, fold)
+        seconds = time.perf_counter() - start
+
+        row = {"fold": fold + 1, "epochs": len(history)} | {name: history[-1][name] for name in list(history[-1])[1:]}
+        progress["history"].append(row)
+        progress |= {"epoch": fold + 1, "seconds": progress["seconds"] + seconds}
+        state = {"features": features.state_dict(), "target": target.state_dict(), "epochs": history}
+        state |= {"model": ensemble.state_dict(), "inputs": x.shape[1]}
+        utils.save_checkpoint(fold_file(run, fold), state)
+        loop.save(run, progress, meta, {}, None)
+        loop.report(row, str(len(folds)), f"{seconds:5.1f} s", writer)
+    finish(run, args, progress, len(folds), writer)
+    return run
+
+
+def fold_file(run: Path, fold: int) -> Path:
+    return run / "folds" / f"{fold + 1:03d}.pt"
+
+
+def finish(run: Path, args: Namespace, progress: dict, folds: int, writer) -> None:
+    """The mean learning curves of the folds, and where to go on."""
+    writer.close()
+    histories = [utils.load_checkpoint(fold_file(run, fold))["epochs"] for fold in range(min(folds, 30))]
+    shortest = min(map(len, histories))  # with early stopping, not all are equally long
+    names = list(histories[0][0])
+    curves = [{name: float(np.mean([h[i][name] for h in histories])) for name in names} for i in range(shortest)]
+    utils.draw_curves(curves, run / "curves.png")
+    say(f"{args.arch} on {args.data}: {folds} folds in {progress['seconds']:.0f} s of training")
+    say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+    say(f"now: python test.py boston --run {run}")
+
+
+# ---- testing ----------------------------------------------------------------------------------------------------------
+
+
+def load_fold(run: Path, args: Namespace, fold: int):
+    """-> a function from features (n, F) to predictions (n,) in the target's units: the mean of the fold's networks."""
+    saved = utils.load_checkpoint(fold_file(run, fold))
+    ensemble = models.build("boston", args.arch, saved["inputs"], args.members, args.width, args.dropout)
+    ensemble.load_state_dict(saved["model"])
+    ensemble.eval()
+    features = tables.Features.from_state_dict(saved["features"])
+    target = tables.Scaler.from_state_dict(saved["target"])
+
+    @torch.inference_mode()
+    def predict(x: np.ndarray) -> np.ndarray:
+        shown = features(x).expand(args.members, -1, -1)  # (M, n, F)
+        return target.invert(ensemble(shown).mean(0)).numpy()
+
+    return predict
+
+
+def baselines(seed: int) -> dict:
+    """scikit-learn's models with its own defaults (extra trees: 300 of them), and the mean of the training rows."""
+    return {
+        "mean": DummyRegressor(),
+        "linear regression": LinearRegression(),
+        "gradient boosting": GradientBoostingRegressor(random_state=seed),
+        "extra trees": ExtraTreesRegressor(300, random_state=seed),
+    }
+
+
+def test(run: Path) -> dict:
+    """Predicts each fold's test rows by networks that never saw them, and by models fitted to the same training rows.
+
+    -> for each: RMSE, MAE and R2, mean and standard deviation over the folds, and over all predictions at once.
+    """
+    args, table, folds = reopen(run)
+    names = ["networks", *baselines(0)]
+    predictions = {name: [] for name in names}
+    for fold, (train_rows, test_rows) in enumerate(tqdm(folds, desc="folds", leave=False, disable=None)):
+        rows = train_rows[: args.limit]
+        predictions["networks"].append(load_fold(run, args, fold)(table.x[test_rows]))
+        for name, model in baselines(fold).items():
+            predictions[name].append(model.fit(table.x[rows], table.y[rows]).predict(table.x[test_rows]))
+    truth = [table.y[test_rows] for _, test_rows in folds]
+    result = {name: measure(predicted, truth) for name, predicted in predictions.items()}
+    print_table(result)
+    draw_predictions(np.concatenate(predictions["networks"]), np.concatenate(truth), table, run / "predictions.png")
+    ours = result["networks"]
+    print(f"{args.arch} ({args.members} networks), {len(folds)} folds ({args.split}) of {table.name}: RMSE {ours['rmse']:.3f}, "
+          f"MAE {ours['mae']:.3f}, R2 {ours['r2']:.3f}, in units of {table.target}")  # fmt: skip
+    return {"rmse": ours["rmse"], "mae": ours["mae"], "r2": ours["r2"], "folds": len(folds), "models": result}
+
+
+def reopen(run: Path) -> tuple[Namespace, tables.Table, list]:
+    """-> the run's arguments, its data, and its folds, all of which must have been trained."""
+    args = json.loads((run / "args.json").read_text("utf-8"))
+    args = Namespace(**args)
+    table = tables.load_table(args.data, args.data_root, args.target, tuple(args.drop))
+    folds = tables.make_folds(len(table.y), args.split, args.folds, args.shuffles)
+    done = sum(fold_file(run, fold).exists() for fold in range(len(folds)))
+    if done < len(folds):
+        fail(f"{run}: {done} of {len(folds)} folds are trained; first python train.py --resume {run}")
+    return args, table, folds
+
+
+def measure(predictions: list[np.ndarray], truth: list[np.ndarray]) -> dict:
+    """Predictions and truth a fold -> RMSE, MAE, R2. A fold of one row (leave-one-out) has no R2, and no RMSE but the MAE:
+    there, RMSE and R2 are of all predictions at once."""
+    errors = [p - t for p, t in zip(predictions, truth, strict=True)]
+    all_errors, all_truth = np.concatenate(errors), np.concatenate(truth)
+    pooled = {"rmse": np.sqrt((all_errors**2).mean()), "mae": abs(all_errors).mean()}
+    pooled["r2"] = 1 - (all_errors**2).sum() / ((all_truth - all_truth.mean()) ** 2).sum()
+    rows = {"mae": [abs(e).mean() for e in errors]}
+    if min(map(len, truth)) > 1:
+        rows["rmse"] = [np.sqrt((e**2).mean()) for e in errors]
+        rows["r2"] = [1 - (e**2).sum() / ((t - t.mean()) ** 2).sum() for e, t in zip(errors, truth, strict=True)]
+    result = {}
+    for name in ("rmse", "mae", "r2"):
+        result[name] = float(np.mean(rows[name]) if name in rows else pooled[name])
+        result[f"{name}_std"] = float(np.std(rows[name])) if name in rows else None
+        result[f"{name}_pooled"] = float(pooled[name])
+    return result
+
+
+def print_table(result: dict) -> None:
+    """Mean and standard deviation over the folds, and the RMSE of all predictions at once."""
+    print(f"{'model':<19}{'RMSE':>16}{'MAE':>16}{'R2':>16}{'RMSE, pooled':>15}")
+    for name, row in result.items():
+        cells = [f"{row[key]:.3f}" for key in ("rmse", "mae", "r2")]
+        spreads = [row[f"{key}_std"] for key in ("rmse", "mae", "r2")]
+        cells = [c if s is None else f"{c} ± {s:.3f}" for c, s in zip(cells, spreads, strict=True)]
+        print(f"{name:<19}" + "".join(f"{cell:>16}" for cell in cells) + f"{row['rmse_pooled']:>15.3f}")
+
+
+def draw_predictions(predicted: np.ndarray, truth: np.ndarray, table: tables.Table, path: Path) -> None:
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axis = figure.subplots()
+    ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
+    axis.plot(ends, ends, color="gray", linewidth=1)
+    axis.scatter(truth, predicted, s=8, alpha=0.4)
+    axis.set(xlabel=f"true {table.target}", ylabel="predicted, by networks that never saw the row", title=table.name)
+    axis.grid(alpha=0.3)
+    loop.save_figure(figure, path)
+
+
+def predict_files(run: Path, files: list[str], out: Path) -> None:
+    """Writes each CSV file again with a column of predictions, the mean of all folds' networks."""
+    args, table, folds = reopen(run)
+    for path in map(Path, files):
+        columns, values = tables.read_csv(path)
+        for name in table.columns:
+            if name not in columns:
+                fail(f"{path}: {tables.no_column(name, columns)}")
+        x = values[:, [columns.index(name) for name in table.columns]]
+        if not len(x):
+            fail(f"{path}: no rows below the column names")
+        predicted = np.mean([load_fold(run, args, fold)(x) for fold in range(len(folds))], 0)
+        rows = [",".join([*columns, f"predicted {table.target}"])]
+        rows += [",".join(f"{value:g}" for value in (*row, p)) for row, p in zip(values, predicted, strict=True)]
+        target = out / f"{path.stem}-predicted.csv"
+        utils.write_atomic(target, "\n".join(rows) + "\n")
+        print(f"wrote {target}: {len(x)} rows, mean prediction {predicted.mean():.3f}")

@@ -1,0 +1,178 @@
+"""Denoising: a picture with noise in, the picture without out; with and without skip connections, deep and shallow.
+
+    python train.py denoise --arch deep_skip     # on MNIST, or on the sample where there is no network
+    python test.py denoise                       # PSNR before and after, and a picture of it: denoised.png
+
+Expect: the README's table; whether skip connections help is measured there, not repeated from the papers.
+"""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+import datasets
+import loop
+import models
+import photo
+import utils
+from mnist import find_pictures
+from options import fill_in_recipe
+from utils import fail, rank, say, world
+
+NOISE_SEED = 2006  # of validation and test noise: all networks see the same
+
+# ---- training ---------------------------------------------------------------------------------------------------------
+
+
+def add_noise(clean: Tensor, noise: float, generator: torch.Generator | None = None) -> Tensor:
+    """Pixels from 0 to 1 -> the same with normal noise of standard deviation `noise`, cut off at 0 and 1 as a camera does."""
+    drawn = torch.randn(clean.shape, generator=generator, device=generator.device if generator else clean.device)
+    return (clean + noise * drawn.to(clean.device)).clamp(0, 1)
+
+
+def psnr(pictures: Tensor, clean: Tensor) -> Tensor:
+    """(N, 1, S, S) each, 0 to 1 -> (N,) peak signal-to-noise ratio in decibels: 20 dB is an error of a tenth of white."""
+    return -10 * torch.log10((pictures - clean).square().mean((1, 2, 3)).clamp(min=1e-10))
+
+
+def train_one_epoch(model, split, optimizer, scheduler, args: Namespace, epoch: int) -> dict:
+    """-> the epoch's mean loss and PSNR. The clean picture is the label, so nobody had to label anything."""
+    model.train()
+    steps = loop.steps_per_epoch(split, args.batch_size)
+    sums = torch.zeros(3, device=split.labels.device)  # loss, PSNR, pictures: on the device, so that no step waits
+    data = loop.batches(split, args.batch_size, args.seed, epoch)
+    bar = tqdm(data, desc=f"epoch {epoch + 1}", total=steps, leave=False, disable=None if rank() == 0 else True)
+    for step, (pixels, labels) in enumerate(bar):
+        clean = pixels.float() / 255
+        with loop.autocast(args, clean.device):
+            denoised = model(add_noise(clean, args.noise))  # new noise each time
+        loss = F.mse_loss(denoised.float(), clean)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        n = torch.full_like(loss, len(labels)).detach()
+        sums += torch.stack([loss.detach() * n, psnr(denoised.detach().float(), clean).sum(), n])
+        if step % 50 == 49 or step == steps - 1:  # looking at a number makes the device wait
+            loop.check_loss(sums[0], args, f"epoch {epoch + 1}, step {step + 1}")
+    return loop.means(sums, "train_loss", "train_psnr")
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: datasets.Split, noise: float) -> dict:
+    """-> mean loss and PSNR on validation data, with noise that is the same each time."""
+    model.eval()
+    sums = torch.zeros(3, device=split.labels.device)
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    for pixels, labels in loop.batches(split, 500):
+        clean = pixels.float() / 255
+        denoised = model(add_noise(clean, noise, generator)).clamp(0, 1)
+        n = torch.full_like(sums[0], len(labels))
+        sums += torch.stack([F.mse_loss(denoised, clean) * n, psnr(denoised, clean).sum(), n])
+    return loop.means(sums, "val_loss", "val_psnr")
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    data = datasets.load(args.data, args.data_root, workers=args.workers)
+    fill_in_recipe(args, data.name)
+    train_split, val_split = (data.splits[part].to(device) for part in ("train", "val"))
+    if args.limit:
+        order = torch.randperm(len(train_split), generator=torch.Generator().manual_seed(args.seed))
+        train_split = train_split[order[: args.limit].to(device)]
+    meta = {"task": "denoise", "arch": args.arch, "data": data.name, "noise": args.noise, "image_size": 28}
+
+    run = loop.open_run(args, data.name)
+    utils.seed_everything(args.seed)
+    model = models.build("denoise", args.arch).to(device)
+    steps = loop.steps_per_epoch(train_split, args.batch_size)
+    optimizer, scheduler = loop.make_optimizer(model, args, args.epochs * steps)
+    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    progress = loop.restore(run, args, parts)
+    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {len(train_split):,} training, "
+        f"{len(val_split):,} validation pictures, noise {args.noise:g}")  # fmt: skip
+    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+    wrapped = loop.wrap(model, args, device)
+    writer = loop.make_writer(run, progress["epoch"])
+
+    for epoch in range(progress["epoch"], args.epochs):
+        utils.seed_everything(args.seed, epoch)
+        row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
+        start = time.perf_counter()
+        row |= train_one_epoch(wrapped, train_split, optimizer, scheduler, args, epoch)
+        seconds = time.perf_counter() - start
+        row |= evaluate(model, val_split, args.noise)
+
+        is_best = row["val_psnr"] > progress["best"]
+        progress["history"].append(row)
+        progress |= {"epoch": epoch + 1, "best": max(row["val_psnr"], progress["best"])}
+        progress["seconds"] += seconds
+        loop.save(run, progress, meta, parts, model if is_best else None)
+        loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", writer)
+
+    loop.finish(run, args, progress, "val_psnr", writer)
+    return run
+
+
+# ---- testing ----------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def denoised(model: nn.Module, noisy: Tensor, device: torch.device) -> Tensor:
+    """(N, 1, S, S), 0 to 1 -> the same, cleaned, on the CPU."""
+    return torch.cat([model(batch.to(device)).float().clamp(0, 1).cpu() for batch in noisy.split(500)])
+
+
+def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, device: torch.device) -> dict:
+    """Measures PSNR on the test split before and after -> the figures; draws clean, noisy and denoised pictures."""
+    data = datasets.load(args.data or meta["data"], args.data_root, meta["image_size"], ("test",))
+    clean = data.splits["test"].images.float() / 255
+    noisy = add_noise(clean, meta["noise"], torch.Generator().manual_seed(NOISE_SEED))
+    cleaned = denoised(model, noisy, device)
+    before, after = psnr(noisy, clean).mean().item(), psnr(cleaned, clean).mean().item()
+    draw_grid([clean, noisy, cleaned], out / "denoised.png")
+    print(f"{meta['arch']}, trained on {meta['data']}: PSNR {before:.2f} dB before, {after:.2f} dB after, noise "
+          f"{meta['noise']:g}, on {data.name} ({len(clean):,} pictures, {device})")  # fmt: skip
+    return {
+        "psnr_before": before,
+        "psnr": after,
+        "noise": meta["noise"],
+        "pictures": len(clean),
+        "tested_on": data.name,
+    }
+
+
+def draw_grid(rows: list[Tensor], path: Path) -> None:
+    """A row each of clean, noisy and denoised pictures."""
+    grid = make_grid(torch.cat([row[:12] for row in rows]), nrow=min(12, len(rows[0])), padding=1, pad_value=0.5)
+    figure = Figure(figsize=(12, 1 + len(rows)), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1)
+    axis.axis("off")
+    axis.set_title(("clean, noisy, denoised" if len(rows) == 3 else "as it is, denoised") + ", from the top")
+    loop.save_figure(figure, path)
+
+
+def clean_files(args: Namespace, model: nn.Module, meta: dict, out: Path, device: torch.device) -> None:
+    """Writes a denoised 28x28 copy of each picture named. Exit status 1 if one cannot be read."""
+    files, bad = find_pictures(args.files), []
+    for file in files:
+        try:
+            noisy = photo.read_grey(file, meta["image_size"])[None].float() / 255
+        except OSError:
+            bad.append(file)
+            print(f"{file}: not a picture that can be read")
+            continue
+        target = out / f"{file.stem}-denoised.png"
+        Image.fromarray((255 * denoised(model, noisy, device)[0, 0]).round().byte().numpy()).save(target)
+        print(f"wrote {target}")
+    if bad:
+        fail(f"{len(bad)} of {len(files)} files could not be used, the first being {bad[0]}")

@@ -1,0 +1,186 @@
+"""What the loops of the three tasks share: batches, the average of the weights, and the run folder's files.
+
+    python train.py mnist --quick                 # a run, in seconds
+    python train.py --resume runs/convnet-sample  # the run goes on; here it is complete and says so
+
+The loops themselves are in boston.py, mnist.py and denoise.py.
+"""
+
+import copy
+import io
+import json
+import math
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from matplotlib.figure import Figure
+from tensorboardX import SummaryWriter
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import utils
+from datasets import Split
+from utils import fail, rank, say, world
+
+# ---- the step ---------------------------------------------------------------------------------------------------------
+
+
+def batches(split: Split, batch_size: int, seed: int | None = None, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (pixels (n, 1, S, S) uint8, labels (n,)) of a split that lies on the device as one tensor.
+
+    With `seed`, for training: the order is drawn anew from (seed, epoch), the same in all processes, each takes its share,
+    and an incomplete last batch is left out.
+    """
+    order = torch.arange(len(split))
+    if seed is not None:
+        order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
+        batch_size = min(batch_size, len(split))
+        order = order[: len(split) // batch_size * batch_size]
+    for batch in order.to(split.labels.device).split(batch_size):
+        mine = batch[rank() :: world()]
+        yield split.images[mine], split.labels[mine]
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    return len(split) // min(batch_size, len(split))
+
+
+def autocast(args: Namespace, device: torch.device):
+    """bfloat16 for the operations that bear it; the weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
+
+
+def make_optimizer(model: nn.Module, args: Namespace, steps: int) -> tuple:
+    """-> AdamW (Loshchilov and Hutter 2017) and a one-cycle schedule over `steps` steps: up to --lr in a fifth of the run,
+    down to nothing by a cosine (Smith and Topin 2017). Only matrices and filters decay, not biases and norms' scales."""
+    parameters = list(model.parameters())
+    named = [(name.endswith("weight") and p.ndim > 1, p) for name, p in model.named_parameters()]
+    groups = [
+        {"params": [p for is_matrix, p in named if is_matrix], "weight_decay": args.weight_decay},
+        {"params": [p for is_matrix, p in named if not is_matrix], "weight_decay": 0.0},
+    ]
+    fused = parameters[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
+    optimizer = torch.optim.AdamW(groups, args.lr, fused=fused)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, max(2, steps), pct_start=0.2, cycle_momentum=False)
+    return optimizer, cycle
+
+
+class Average:
+    """A copy of the network whose weights are a running average of those of all steps (Polyak and Juditsky 1992): steadier
+    than the last step's. The decay starts low, so that the first, bad weights are forgotten. Decay 0: just the last."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model, self.decay = copy.deepcopy(model).eval(), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        keep = min(self.decay, step / (step + 9))
+        for ours, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(theirs, 1 - keep)
+            else:
+                ours.copy_(theirs)
+
+
+def check_loss(total: Tensor, args: Namespace, where: str) -> None:
+    """Ends the program if the loss stopped being a number."""
+    if not math.isfinite(total.item()):
+        fail(
+            f"the loss is not finite in {where}: try an --lr below {args.lr:g}. "
+            f"What the run folder has from before is untouched"
+        )
+
+
+def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
+    if world() > 1:
+        model = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
+    return torch.compile(model) if args.compile else model
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Each process has its own batch-norm statistics; the first one's are saved, so all use those."""
+    if world() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def means(sums: Tensor, *names: str) -> dict[str, float]:
+    """Sums over samples, the last being their number -> their means, over all processes."""
+    if world() > 1:
+        dist.all_reduce(sums)
+    *totals, count = sums.tolist()
+    return {name: total / count for name, total in zip(names, totals, strict=True)}
+
+
+# ---- the run folder ---------------------------------------------------------------------------------------------------
+
+
+def open_run(args: Namespace, data_name: str) -> Path:
+    """-> the run's folder, new or resumed, with args.json in it."""
+    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data_name}")
+    if rank() == 0:
+        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
+    return run
+
+
+def restore(run: Path, args: Namespace, parts: dict) -> dict:
+    """-> what last.pt says of the run so far, with the states of `parts` put back; or, if it saved nothing yet, the start."""
+    if not args.resume or not (run / "last.pt").exists():
+        return {"epoch": 0, "history": [], "best": -math.inf, "seconds": 0.0}
+    saved = utils.load_checkpoint(run / "last.pt")
+    if saved["meta"]["arch"] != args.arch:
+        fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
+
+
+def save(run: Path, progress: dict, meta: dict, parts: dict, best: nn.Module | None) -> None:
+    """Writes the run's files; `best` is the network if it is the best so far. last.pt comes last: a kill before it means that
+    this epoch is done again, to the same result."""
+    if rank() > 0:
+        return
+    if best is not None:
+        weights = {name: tensor.contiguous() for name, tensor in best.state_dict().items()}
+        utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
+    utils.write_metrics(progress["history"], run / "metrics.csv")
+    states = {name: part.state_dict() for name, part in parts.items()}
+    utils.save_checkpoint(run / "last.pt", {"meta": meta} | states | progress)
+
+
+def make_writer(run: Path, done: int) -> SummaryWriter | None:
+    return SummaryWriter(str(run), purge_step=done or None) if rank() == 0 else None
+
+
+def report(row: dict, count: str, speed: str, writer: SummaryWriter | None) -> None:
+    """One aligned line an epoch, and the same numbers to TensorBoard."""
+    (unit, number), *rest = row.items()
+    digits = {"lr": 5, "epochs": 0}
+    numbers = "  ".join(f"{name} {value:.{digits.get(name, 4)}f}" for name, value in rest)
+    say(f"{unit} {number:>3}/{count}  {numbers}  {speed}")
+    if writer:
+        for name, value in rest:
+            writer.add_scalar(name, value, number)
+
+
+def finish(run: Path, args: Namespace, progress: dict, score: str, writer: SummaryWriter | None) -> None:
+    """The run's curves, and its result in three lines."""
+    if rank() > 0:
+        return
+    writer.close()
+    utils.draw_curves(progress["history"], run / "curves.png")
+    row = max(progress["history"], key=lambda row: row[score])
+    seconds = progress["seconds"]
+    say(f"{args.arch} on {args.data}: {score} {row[score]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
+    say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+    say(f"now: python test.py {args.task} --run {run}")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    utils.write_atomic(path, buffer.getvalue())

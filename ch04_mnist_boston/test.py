@@ -1,0 +1,167 @@
+"""Measures what a run of train.py learned on data it never saw, or uses it on the files you name.
+
+    python test.py boston                          # the newest run of the task: RMSE, MAE, R2, next to scikit-learn's models
+    python test.py mnist photo.jpg                 # reads a digit from a photo, with the newest run or the shipped weights
+    python test.py denoise --run runs/deep-mnist   # PSNR before and after
+
+Only this script reads the test data, and it changes nothing by it. Expect: the README's tables.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import boston
+import denoise
+import mnist
+import models
+import utils
+from utils import fail
+
+WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED = {"mnist": WEIGHTS / "convnet.safetensors"}
+NEEDED = {
+    "mnist": {"task", "arch", "classes", "data", "mean", "std", "image_size"},
+    "denoise": {"task", "arch", "data", "noise", "image_size"},
+}
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", help=f"one of {', '.join(models.MODELS)}")
+    parser.add_argument(
+        "files", nargs="*", help="use the network on these instead of testing it: pictures, or CSV files"
+    )
+    parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the task's newest in runs/)")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file (mnist, denoise)")
+    parser.add_argument("--data", help="what to test on (mnist, denoise; default: the data of the training)")
+    parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
+    parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    args = parser.parse_intermixed_args(argv)
+    if args.task not in models.MODELS:
+        fail(f"no task {args.task!r}; there are: {', '.join(models.MODELS)}, as the first word: python test.py mnist")
+    if args.task == "boston" and (args.weights or args.export or args.data):
+        fail("boston is tested on the folds of its own run: --run is the only choice")
+    return args
+
+
+def find_run(args: argparse.Namespace) -> Path | None:
+    """-> the run folder named, or the task's newest in runs/, or None."""
+    if args.run:
+        if read_arguments(Path(args.run)).get("task") != args.task:
+            fail(f"--run {args.run}: no run of {args.task} (its args.json would say so)")
+        return Path(args.run)
+    runs = [
+        path.parent for path in Path("runs").glob("*/last.pt") if read_arguments(path.parent).get("task") == args.task
+    ]
+    return max(runs, key=lambda run: (run / "last.pt").stat().st_mtime, default=None)
+
+
+def read_arguments(run: Path) -> dict:
+    path = run / "args.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def load_model(args: argparse.Namespace, run: Path | None, device: torch.device) -> tuple[nn.Module, dict, Path]:
+    """-> the network in eval mode, what its file says of it, and the file."""
+    path = Path(args.weights) if args.weights else run / "best.pt" if run else SHIPPED.get(args.task)
+    if path is None:
+        fail(f"no run of {args.task} in runs/ yet; first python train.py {args.task}")
+    if path.suffix == ".safetensors":
+        state, meta = utils.load_weights(path)
+    else:
+        saved = utils.load_checkpoint(path)
+        state, meta = (saved.get("model"), saved.get("meta")) if isinstance(saved, dict) else (None, None)
+    if not isinstance(state, dict) or not isinstance(meta, dict) or NEEDED[args.task] - meta.keys():
+        needed = ", ".join(sorted(NEEDED[args.task]))
+        fail(f"{path}: holds weights, but not of a run of {args.task} ({needed} are needed)")
+    if meta["task"] != args.task:
+        fail(f"{path}: weights of {meta['task']}, not of {args.task}")
+    sizes = (len(meta["classes"]), meta["image_size"]) if args.task == "mnist" else ()
+    model = models.build(args.task, meta["arch"], *sizes)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError:
+        fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    return model.to(device).eval(), meta, path
+
+
+def output_folder(args: argparse.Namespace, run: Path | None, arch: str) -> Path:
+    out = Path(args.out) if args.out else run if run and not args.weights else Path("runs") / f"test-{arch}"
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def test_boston(args: argparse.Namespace, run: Path | None) -> None:
+    if run is None:
+        fail("no run of boston in runs/ yet; first python train.py boston")
+    arguments = read_arguments(run)
+    out = output_folder(args, run, arguments["arch"])
+    if args.files:
+        boston.predict_files(run, args.files, out)
+    else:
+        about = {name: arguments[name] for name in ("task", "arch", "data", "seed", "split")}
+        write(out, boston.test(run), about)
+
+
+def test_pictures(args: argparse.Namespace, run: Path | None, device: torch.device) -> None:
+    task = {"mnist": mnist, "denoise": denoise}[args.task]
+    model, meta, path = load_model(args, run, device)
+    out = output_folder(args, run, meta["arch"])
+    if args.files:
+        use = {"mnist": mnist.classify, "denoise": denoise.clean_files}[args.task]
+        use(args, model, meta, out, device)
+        return
+    saved = {} if args.weights or run is None else read_arguments(run)
+    args.data = args.data or saved.get("data")  # a folder is found by its path, which only the arguments know
+    result = task.test(args, model, meta, path, out, device)
+    about = {
+        "task": args.task,
+        "arch": meta["arch"],
+        "data": meta["data"],
+        "seed": saved.get("seed"),
+        "weights": str(path),
+    }
+    write(out, result, about)
+    if args.export:
+        export(args, model, meta, saved, result)
+
+
+def write(out: Path, result: dict, about: dict) -> None:
+    utils.write_atomic(out / "test.json", json.dumps(about | {"torch": torch.__version__} | result, indent=1))
+    print(
+        f"wrote {out}: test.json and {', '.join(sorted(p.name for p in out.glob('*.png') if p.name != 'curves.png'))}"
+    )
+
+
+def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, result: dict) -> None:
+    """Saves the weights to share, with how they were made and what they score."""
+    if not saved:
+        fail("--export saves the weights of a run: name it with --run")
+    flags = "".join(f" --{name} {saved[name]}" for name in ("limit", "epochs") if saved.get(name))
+    command = f"python train.py {args.task} --arch {meta['arch']} --data {meta['data']} --seed {saved['seed']}{flags}"
+    score = {name: value for name, value in result.items() if isinstance(value, (int, float, str))}
+    utils.save_weights(args.export, model, **meta, command=command, score=score | {"torch": torch.__version__})
+    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+
+
+def main(argv=None) -> None:
+    if not (sys.argv[1:] if argv is None else argv):
+        fail(f"which task? python test.py {' | '.join(models.MODELS)}")
+    args = parse(argv)
+    device = utils.pick_device(args.device)
+    run = None if args.weights else find_run(args)
+    if args.task == "boston":
+        test_boston(args, run)
+    else:
+        test_pictures(args, run, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The command lines: the three tasks as a user types them, and nonsense refused in one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import CHAPTER
+
+import compare
+import test as tester
+import train
+import utils
+
+
+def test_the_three_tasks_run_quickly_offline(tmp_path, monkeypatch, capsys):
+    """train and test with no flag but --quick: the newest run of the task is found by itself."""
+    monkeypatch.chdir(tmp_path)
+    for task in ("boston", "mnist", "denoise"):
+        train.main([task, "--quick", "--device", "cpu"])
+    for task, score in (("boston", "rmse"), ("mnist", "accuracy"), ("denoise", "psnr")):
+        tester.main([task, "--device", "cpu"])
+        run = next(
+            path.parent
+            for path in (tmp_path / "runs").glob("*/test.json")
+            if tester.read_arguments(path.parent)["task"] == task
+        )
+        result = json.loads((run / "test.json").read_text("utf-8"))
+        assert result["task"] == task and result["data"] == "sample" and result[score] > 0
+        assert json.loads((run / "args.json").read_text("utf-8"))["data"] == "sample"
+        assert {"last.pt", "metrics.csv", "curves.png"} <= {path.name for path in run.iterdir()}
+    capsys.readouterr()
+    compare.main([str(path.parent) for path in (tmp_path / "runs").glob("*/test.json")])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["boston", "denoise", "mnist"]
+
+
+def test_as_a_program_it_prints_no_progress_bar_and_no_traceback(tmp_path):
+    words = [sys.executable, "train.py", "denoise", "--quick", "--device", "cpu", "--run", tmp_path / "run"]
+    done = subprocess.run(words, cwd=CHAPTER, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "epoch 1:" not in done.stderr and "val_psnr" in done.stdout, done.stderr
+    done = subprocess.run(
+        [sys.executable, "test.py", "minst"], cwd=CHAPTER, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: no task 'minst'") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["minst"], "no task 'minst'; there are: boston, mnist, denoise"),
+        (["--quick"], "there are: boston, mnist, denoise, as the first word"),
+        (["mnist", "--arch", "lenet"], "no architecture 'lenet' for mnist; did you mean lenet5?"),
+        (["boston", "--arch", "cnn"], "no architecture 'cnn' for boston; there are: course, silu"),
+        (["mnist", "--data", "nowhere"], "--data nowhere: not mnist, fashion, sample or auto"),
+        (
+            ["mnist", "--arch", "alexnet", "--image-size", "32", "--data", "sample", "--run", "RUN"],
+            "alexnet needs 63 pixels",
+        ),
+        (["mnist", "--image-size", "4", "--data", "sample"], "--image-size 4: the networks need 12"),
+        (["boston", "--data", "sample", "--target", "rooms"], "--target is for a CSV file"),
+        (["boston", "--precision", "bf16"], "it has no use for torchrun, --compile or --precision bf16"),
+        (["denoise", "--epochs", "0"], "--epochs 0: must be 1 or more"),
+        (["--resume", "nowhere"], "--resume nowhere: no args.json there"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(words, message, tmp_path):
+    words = [str(tmp_path / "run") if word == "RUN" else word for word in words]
+    with pytest.raises(SystemExit) as refusal:
+        train.main([*words, "--device", "cpu"] if len(words) > 1 else words)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU, so asking for one is no error")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(SystemExit, match="--device cuda: this PyTorch .* sees no such device"):
+        train.main(["mnist", "--device", "cuda"])
+
+
+def test_runs_are_never_overwritten_nor_mixed_up(tmp_path):
+    words = ["mnist", "--arch", "lenet5", "--quick", "--device", "cpu", "--run", str(tmp_path / "run")]
+    train.main(words)
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    train.main([*words, "--seed", "1"])
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+    assert utils.load_checkpoint(tmp_path / "run-2" / "last.pt")["epoch"] == 1
+    with pytest.raises(SystemExit, match="holds a lenet5, not a cnn"):
+        train.main(["--resume", str(tmp_path / "run"), "--arch", "cnn"])
+    with pytest.raises(SystemExit, match="that is a run of mnist, not of denoise"):
+        train.main(["denoise", "--resume", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="no run of denoise"):
+        tester.main(["denoise", "--run", str(tmp_path / "run")])
