@@ -170,9 +170,12 @@ def report(row: dict, args: Namespace, seconds: float, pictures: int, writer: Su
     speed = f"{seconds:6.1f} s  {pictures / seconds:>7,.0f} pictures/s"
     say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
     if writer:
-        for name, value in row.items():
-            writer.add_scalar(name, value, row["epoch"])
-        writer.add_scalar("pictures per second", pictures / seconds, row["epoch"])
+        add_scalars(writer, row | {"pictures_per_second": pictures / seconds})
+
+
+def add_scalars(writer: SummaryWriter, row: dict) -> None:
+    for name, value in row.items():
+        writer.add_scalar(name, value, row["epoch"])
 
 
 def finish(run: Path, args: Namespace, progress: dict) -> None:
@@ -192,9 +195,6 @@ def train(args: Namespace, device: torch.device) -> Path:
     fill_in_recipe(args, data.name)
     train_loader, val_loader, mean, std = make_loaders(data, args, device)
     run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data.name}")
-    if rank() == 0:
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
-
     utils.seed_everything(args.seed)
     model = make_model(args, len(data.classes), device)
     normalize = datasets.Normalize(mean, std).to(device)
@@ -203,6 +203,8 @@ def train(args: Namespace, device: torch.device) -> Path:
     optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
     scheduler = make_scheduler(optimizer, args.schedule, args.epochs, len(train_loader))
     progress = restore(run, args, model, optimizer, scheduler)
+    if rank() == 0:  # after restore(), which may refuse: then the saved arguments stay as they are
+        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
     meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
     meta["image_size"] = train_loader.image_size
 
@@ -210,7 +212,9 @@ def train(args: Namespace, device: torch.device) -> Path:
     say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {counts}")
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     model = wrap(model, args, device)
-    writer = SummaryWriter(str(run), purge_step=progress["epoch"] or None) if rank() == 0 else None
+    writer = SummaryWriter(str(run), purge_step=1 if progress["history"] else None) if rank() == 0 else None
+    for row in progress["history"] if writer else ():  # a kill loses what TensorBoard's writer had not written yet
+        add_scalars(writer, row)
     if writer and progress["epoch"] == 0:
         writer.add_image("augmented_training_pictures", make_grid(next(iter(train_loader))[0][:64].cpu()), 0)
 

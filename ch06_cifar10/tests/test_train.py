@@ -230,8 +230,10 @@ def test_cuda_without_a_gpu_is_refused():
 def test_resuming_with_another_arch_is_refused(tmp_path):
     run = str(tmp_path / "run")
     train.main(["--data", "sample", "--arch", "lenet5", "--quick", "--device", "cpu", "--run", run])
+    before = (tmp_path / "run" / "args.json").read_bytes()
     with pytest.raises(SystemExit, match="holds a lenet5, not a vgg"):
         train.main(["--resume", run, "--arch", "vgg"])
+    assert (tmp_path / "run" / "args.json").read_bytes() == before
 
 
 # ---- optimizers -------------------------------------------------------------------------------------------------------
