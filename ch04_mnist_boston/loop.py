@@ -120,23 +120,26 @@ def means(sums: Tensor, *names: str) -> dict[str, float]:
 
 
 def open_run(args: Namespace, data_name: str) -> Path:
-    """-> the run's folder, new or resumed, with args.json in it."""
-    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data_name}")
-    if rank() == 0:
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
-    return run
+    """-> the run's folder, new or resumed."""
+    return Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data_name}")
 
 
 def restore(run: Path, args: Namespace, parts: dict) -> dict:
-    """-> what last.pt says of the run so far, with the states of `parts` put back; or, if it saved nothing yet, the start."""
-    if not args.resume or not (run / "last.pt").exists():
-        return {"epoch": 0, "history": [], "best": -math.inf, "seconds": 0.0}
-    saved = utils.load_checkpoint(run / "last.pt")
-    if saved["meta"]["arch"] != args.arch:
-        fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
+    """-> what last.pt says of the run so far, with the states of `parts` put back; or, if it saved nothing yet, the start.
+
+    Writes args.json too, but only when nothing was refused: the saved arguments of a run that is not resumed stay as they are.
+    """
+    progress = {"epoch": 0, "history": [], "best": -math.inf, "seconds": 0.0}
+    if args.resume and (run / "last.pt").exists():
+        saved = utils.load_checkpoint(run / "last.pt")
+        if saved["meta"]["arch"] != args.arch:
+            fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        progress = {name: saved[name] for name in progress}
+    if rank() == 0:
+        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
+    return progress
 
 
 def save(run: Path, progress: dict, meta: dict, parts: dict, best: nn.Module | None) -> None:

@@ -235,7 +235,7 @@ class FastNet(Classifier):
 
     The first layer is not trained: 2x2 filters that decorrelate neighbouring pixels (`whiten` sets them). The others start
     as the identity, so that the first step's gradients reach the pixels; batch norm has no scale; max pooling, since a
-    thing is there if it is seen anywhere. Needs 28 pixels or more."""
+    thing is there if it is seen anywhere. Needs 9 pixels or more."""
 
     def __init__(self, num_classes: int = 10, widths: tuple = (64, 128, 256)):
         whitening = nn.Conv2d(3, 24, 2, bias=False).requires_grad_(False)  # (N, 24, H-1, W-1)

@@ -3,7 +3,7 @@
     python sample.py              # writes sample.png, eight pictures of each class
 
 The pictures are 32 x 32 RGB and vary in pose, size, colour, light, background and noise, and things stand in the way;
-so a linear model on the pixels fails (see tests/test_sample.py) and a small convolutional network learns them in a minute.
+so a linear model on the pixels fails (see tests/test_train.py) and a small convolutional network learns them in a minute.
 They are cartoons: a score on them says that the code works, and nothing about CIFAR-10.
 """
 
