@@ -108,7 +108,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     say(f"{args.arch} on {table.name}: {len(table.y)} rows, {len(table.columns)} features, target {table.target}; "
         f"{len(folds)} folds ({args.split}) x {args.members} networks")  # fmt: skip
     say(f"{device}; torch {torch.__version__}; run {run}")
-    writer = loop.make_writer(run, progress["epoch"])
+    writer = loop.make_writer(run, progress["history"])
     for fold in tqdm(range(progress["epoch"], len(folds)), desc="folds", leave=False, disable=None):
         utils.seed_everything(args.seed, fold)
         start = time.perf_counter()

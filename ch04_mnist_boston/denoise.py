@@ -101,7 +101,7 @@ def train(args: Namespace, device: torch.device) -> Path:
         f"{len(val_split):,} validation pictures, noise {args.noise:g}")  # fmt: skip
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     wrapped = loop.wrap(model, args, device)
-    writer = loop.make_writer(run, progress["epoch"])
+    writer = loop.make_writer(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)

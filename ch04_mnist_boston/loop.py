@@ -155,8 +155,20 @@ def save(run: Path, progress: dict, meta: dict, parts: dict, best: nn.Module | N
     utils.save_checkpoint(run / "last.pt", {"meta": meta} | states | progress)
 
 
-def make_writer(run: Path, done: int) -> SummaryWriter | None:
-    return SummaryWriter(str(run), purge_step=done or None) if rank() == 0 else None
+def make_writer(run: Path, history: list[dict]) -> SummaryWriter | None:
+    """TensorBoard's writer. A kill loses what it had not written yet, so a resumed run writes its history anew."""
+    if rank() > 0:
+        return None
+    writer = SummaryWriter(str(run), purge_step=1 if history else None)
+    for row in history:
+        add_scalars(writer, row)
+    return writer
+
+
+def add_scalars(writer: SummaryWriter, row: dict) -> None:
+    number, *_ = row.values()  # the epoch, or the fold
+    for name, value in list(row.items())[1:]:
+        writer.add_scalar(name, value, number)
 
 
 def report(row: dict, count: str, speed: str, writer: SummaryWriter | None) -> None:
@@ -166,8 +178,7 @@ def report(row: dict, count: str, speed: str, writer: SummaryWriter | None) -> N
     numbers = "  ".join(f"{name} {value:.{digits.get(name, 4)}f}" for name, value in rest)
     say(f"{unit} {number:>3}/{count}  {numbers}  {speed}")
     if writer:
-        for name, value in rest:
-            writer.add_scalar(name, value, number)
+        add_scalars(writer, row)
 
 
 def finish(run: Path, args: Namespace, progress: dict, score: str, writer: SummaryWriter | None) -> None:

@@ -84,8 +84,10 @@ def test_runs_are_never_overwritten_nor_mixed_up(tmp_path):
     train.main([*words, "--seed", "1"])
     assert (tmp_path / "run" / "last.pt").read_bytes() == before
     assert utils.load_checkpoint(tmp_path / "run-2" / "last.pt")["epoch"] == 1
+    words = (tmp_path / "run" / "args.json").read_bytes()
     with pytest.raises(SystemExit, match="holds a lenet5, not a cnn"):
         train.main(["--resume", str(tmp_path / "run"), "--arch", "cnn"])
+    assert (tmp_path / "run" / "args.json").read_bytes() == words, "a refused resume changed the saved arguments"
     with pytest.raises(SystemExit, match="that is a run of mnist, not of denoise"):
         train.main(["denoise", "--resume", str(tmp_path / "run")])
     with pytest.raises(SystemExit, match="no run of denoise"):

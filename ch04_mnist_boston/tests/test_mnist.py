@@ -9,6 +9,7 @@ import torchvision
 from conftest import CHAPTER, assert_same_run, metrics, run_and_kill
 from PIL import Image
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import datasets
 import loop
@@ -188,6 +189,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     assert len(metrics(tmp_path / "killed")) < 1 + 4, "it was over before the kill"
     train.main(["--resume", str(tmp_path / "killed")])
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    scalars = EventAccumulator(str(tmp_path / "killed")).Reload().Scalars("val_accuracy")
+    assert [event.step for event in scalars] == [1, 2, 3, 4], "TensorBoard shows each epoch once, kill or not"
 
 
 def test_two_processes_train_what_one_does(tmp_path):
