@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.figure import Figure
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
@@ -40,7 +41,7 @@ def inner_split(rows: int, members: int, patience: int) -> tuple[Tensor, Tensor]
 def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models.Ensemble, list[dict]]:
     """Trains args.members networks at once on a fold's training rows: x (n, F) and y (n,), both standardised.
 
-    -> the networks, and an epoch's mean squared errors a row of the history (in variances of the target).
+    -> the networks, and the history: each epoch's mean loss, and val_mse in variances of the target.
     """
     ensemble = models.build("boston", args.arch, x.shape[1], args.members, args.width, args.dropout).to(x.device)
     train_rows, val_rows = (rows.to(x.device) for rows in inner_split(len(y), args.members, args.patience))
@@ -56,10 +57,8 @@ def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models
         total = torch.zeros((), device=x.device)
         for batch in order.split(size, 1)[: n // size]:
             rows = train_rows.gather(1, batch)  # (M, size)
-            errors = (
-                (ensemble(x[rows]) - y[rows]).square().mean(1)
-            )  # (M,): summed below, as the members share no weight
-            loss = errors.sum()
+            errors = penalty(ensemble(x[rows]), y[rows], args.huber).mean(1)  # (M,)
+            loss = errors.sum()  # a sum, as the members share no weight
             if args.l1:
                 loss = loss + args.l1 * sum(p.abs().sum() for p in ensemble.parameters() if p.shape[1] > 1)
             optimizer.zero_grad()
@@ -68,7 +67,7 @@ def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models
             scheduler.step()
             total += errors.detach().mean()
         loop.check_loss(total, args, f"fold {fold + 1}, epoch {epoch + 1}")
-        history.append({"epoch": epoch + 1, "train_mse": total.item() / (n // size)})
+        history.append({"epoch": epoch + 1, "train_loss": total.item() / (n // size)})
         if args.patience:
             val = evaluate(ensemble, x, y, val_rows)
             history[-1]["val_mse"] = val.mean().item()
@@ -80,6 +79,12 @@ def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models
     if args.patience:
         ensemble.load_state_dict(kept)
     return ensemble.eval(), history
+
+
+def penalty(predicted: Tensor, y: Tensor, huber: float) -> Tensor:
+    """(M, n), (M, n) -> (M, n) squared errors; with `huber`, those beyond it count by their size alone (Huber 1964,
+    "Robust estimation of a location parameter"), so that a few odd houses do not bend the fit for all the others."""
+    return F.smooth_l1_loss(predicted, y, reduction="none", beta=huber) if huber else (predicted - y).square()
 
 
 @torch.no_grad()

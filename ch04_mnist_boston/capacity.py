@@ -20,7 +20,7 @@ import utils
 from loop import save_figure
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-PLAIN = {"weight_decay": 0.0, "l1": 0.0, "dropout": 0.0, "patience": 0}
+PLAIN = {"weight_decay": 0.0, "huber": 0.0, "l1": 0.0, "dropout": 0.0, "patience": 0}
 REMEDIES = {
     "none": {},
     "L2 (weight decay)": {"weight_decay": 1.0},

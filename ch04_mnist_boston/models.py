@@ -60,7 +60,7 @@ def course(features: int, members: int = 1, width: int = 100, dropout: float = 0
     return Ensemble(features, members, (width,), nn.ReLU(), dropout)
 
 
-def silu(features: int, members: int = 1, width: int = 64, dropout: float = 0.0) -> Ensemble:
+def silu(features: int, members: int = 1, width: int = 128, dropout: float = 0.0) -> Ensemble:
     """Two hidden layers of smooth units, x * sigmoid(x) (Elfwing et al. 2017): prices have no kinks either."""
     return Ensemble(features, members, (width, width), nn.SiLU(), dropout)
 

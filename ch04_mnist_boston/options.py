@@ -13,14 +13,14 @@ from utils import fail, world
 
 TASKS = tuple(models.MODELS)
 COLUMNS = {
-    "boston": ("members", "width", "features", "epochs", "batch_size", "lr", "weight_decay", "l1", "dropout"),
+    "boston": ("members", "width", "features", "epochs", "batch_size", "lr", "weight_decay", "huber", "l1", "dropout"),
     "mnist": ("epochs", "batch_size", "lr", "weight_decay", "augment", "average"),
     "denoise": ("epochs", "batch_size", "lr", "weight_decay"),
 }
 RECIPES = {
     "boston": {
-        "course": (1, 100, "plain", 200, 32, 3e-3, 1e-2, 0.0, 0.0),
-        "silu": (10, 64, "quantile", 150, 32, 3e-3, 1e-2, 0.0, 0.1),
+        "course": (1, 100, "plain", 200, 32, 3e-3, 1e-2, 0.0, 0.0, 0.0),
+        "silu": (10, 128, "quantile", 200, 32, 3e-3, 1e-2, 0.2, 0.0, 0.1),
     },
     "mnist": {
         "cnn": (8, 128, 3e-3, 1e-2, 0.0, 0.0),
@@ -102,6 +102,8 @@ def add_boston_flags(data, recipe) -> None:
     data.add_argument("--members", type=int, help="networks that are averaged")
     data.add_argument("--width", type=int, help="units of a hidden layer")
     data.add_argument("--features", choices=("plain", "quantile"), help="quantile: each column a second time, by rank")
+    recipe.add_argument("--huber", type=float, metavar="SIZE", help="errors beyond SIZE standard deviations of the target "
+                        "count by their size, not squared; 0: all squared")  # fmt: skip
     recipe.add_argument("--l1", type=float, help="times the sum of the weights' absolute values, added to the loss")
     recipe.add_argument("--dropout", type=float, help="share of hidden units silenced in a step")
     recipe.add_argument(

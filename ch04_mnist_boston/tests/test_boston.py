@@ -95,10 +95,19 @@ def test_penalties_shrink_weights_and_early_stopping_stops(tmp_path):
     assert max(int(line.split(",")[1].split(".")[0]) for line in metrics(run)[1:]) < 200
 
 
+def test_huber_stops_counting_the_size_of_odd_errors_twice():
+    far, near = torch.tensor([[3.0]]), torch.tensor([[0.1]])
+    for error, slope in ((far, 1.0), (-far, -1.0), (near, 0.5)):
+        error = error.clone().requires_grad_()
+        boston.penalty(error, torch.zeros(1, 1), huber=0.2).sum().backward()
+        assert error.grad.item() == pytest.approx(slope)  # beyond 0.2 the pull is the same for all
+    assert boston.penalty(far, torch.zeros(1, 1), huber=0.0).item() == 9
+
+
 def test_early_stopping_keeps_each_members_best_epoch():
     torch.manual_seed(0)
     x, y = torch.randn(60, 4), torch.randn(60)  # nothing to learn: validation soon gets worse
-    args = Namespace(arch="course", members=3, width=64, dropout=0.0, l1=0.0, weight_decay=0.0)
+    args = Namespace(arch="course", members=3, width=64, dropout=0.0, huber=0.0, l1=0.0, weight_decay=0.0)
     args.epochs, args.batch_size, args.lr, args.patience = 60, 60, 0.02, 60
     torch.manual_seed(1)
     ensemble, history = boston.train_fold(x, y, args, 0)
