@@ -8,9 +8,11 @@
 
 Environments lie in .nox/ and are kept. With uv (pip install "nox[uv]") they share their packages by hard links, so
 that the first costs one PyTorch and each further one a second. UV_TORCH_BACKEND=cpu|cu130|auto chooses another build.
+DETECTRON2=WHAT (anything pip installs) adds Detectron2 to the environment of ch08.
 """
 
 import ast
+import os
 import re
 import sys
 from pathlib import Path
@@ -37,8 +39,14 @@ def add_test_session(name: str, chapter: Path) -> None:
         session.chdir(chapter)
         session.install("-r", "requirements.txt")
         for extra in sorted(chapter.glob("requirements-*.txt")):  # optional parts, built here with an older setuptools
+            session.log(f"{extra.name}: what has to be compiled takes some minutes the first time")
             session.install("setuptools<81", "wheel")
-            session.install("--no-build-isolation", "-r", extra.name)
+            session.install("--no-build-isolation", "-r", extra.name, env={"CFLAGS": os.getenv("CFLAGS", "-g0 -O1")})
+        if (chapter / "mmcv_check.py").exists():
+            session.run("python", "mmcv_check.py")
+        if name == "ch08" and os.getenv("DETECTRON2"):  # whatever pip takes: a folder, a wheel, an address
+            session.install("setuptools<81", "wheel")
+            session.install("--no-build-isolation", os.environ["DETECTRON2"])
         session.run("python", "-m", "pytest", *session.posargs)
 
     tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"
