@@ -1,0 +1,517 @@
+"""COCO 2017, your own folder in COCO's format, or the built-in sample -> train / val / test.
+
+    python datasets.py                                               # what is there: pictures, objects, sizes
+    python datasets.py --data coco --categories dog,cat --limit 500  # downloads only these pictures of COCO
+    python datasets.py --check annotations/instances_train.json      # names every fault in an annotation file
+
+A folder in COCO's format: annotations/*train*.json, and if there are any *val*.json and *test*.json; the pictures in
+train/ (or train2017/, as the annotation file's name ends), in images/, or beside the annotations.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+import urllib.request
+import zipfile
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+from numpy import ndarray
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+import masks
+import sample
+from utils import fail, rank, say, warn, world
+
+COCO_URL = "http://images.cocodataset.org/"
+COCO_FILES = {  # archive: MD5, what it makes
+    "annotations/annotations_trainval2017.zip": ("f4bbac642086de4f52a3fdda2de5fa2c", "annotations"),
+    "zips/val2017.zip": ("442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
+    "zips/train2017.zip": ("cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
+}
+SPLIT_SEED = 2014  # which pictures are held out never depends on --seed, or runs could not be compared
+MOST_HELD_OUT = 500
+DATA_HELP = "auto (default): coco if it lies in the data root, else sample; coco; sample; a folder or a .json file"
+IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+@dataclass
+class Split:
+    """Pictures (COCO's image records, files below `folder`) and the objects on each, by the image's id."""
+
+    folder: Path
+    images: list[dict]
+    objects: dict[int, list[dict]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def path(self, image: dict) -> Path:
+        return self.folder / image["file_name"]
+
+    def take(self, images: list[dict]) -> "Split":
+        return Split(self.folder, images, {image["id"]: self.objects.get(image["id"], []) for image in images})
+
+    def truth(self, categories: list[dict]) -> dict:
+        """The split in COCO's format. Objects are numbered from 1: pycocotools takes the id 0 for `no match`."""
+        rows = [row for image in self.images for row in self.objects.get(image["id"], [])]
+        rows = [row | {"id": number} for number, row in enumerate(rows, 1)]
+        return {"info": {}, "images": self.images, "annotations": rows, "categories": categories}
+
+
+@dataclass
+class Data:
+    """A data set: its name, its categories ({"id", "name"}, in the order of the network's classes), and its splits."""
+
+    name: str
+    categories: list[dict]
+    splits: dict[str, Split]
+
+
+def load(
+    name: str,
+    root: str = "data",
+    parts: tuple = ("train", "val"),
+    categories: str | None = None,
+    limit: int | None = None,
+) -> Data:
+    """Loads the parts asked for ("train", "val", "test") of `name`: auto, coco, sample, a folder or a .json file.
+
+    `categories` (names, with commas between) keeps the pictures that have one of them, and only those objects; `limit`
+    keeps so many training pictures and a fifth of that to validate. With either, `coco` downloads no more pictures than
+    these (and a fifth of them to test on). Errors end the program with one line.
+    """
+    chosen = [word.strip() for word in categories.split(",")] if categories else []
+    coco = Path(root) / "coco"
+    if name == "auto" and not (coco / "annotations").is_dir():
+        warn(
+            f"COCO is not in {coco}, so this is the built-in SAMPLE of drawn scenes. A score on it says nothing about\n"
+            f"COCO. `--data coco` downloads COCO (19 GB), with `--categories dog,cat --limit 500` only a part of it."
+        )
+        name = "sample"
+    if name == "sample":
+        return load_files("sample", find_annotations(draw_sample(Path(root))), parts, chosen, limit)
+    if name in ("auto", "coco"):
+        if name == "coco":
+            prepare_coco(coco, () if chosen or limit else parts)
+        files = find_annotations(coco)
+        return load_files("coco", files, parts, chosen, limit, by_file=name == "coco" and bool(chosen or limit))
+    if not Path(name).exists():
+        fail(f"--data {name}: not coco, sample or auto, and there is no folder or file of that name")
+    path = Path(name)
+    files = {"train": path} if path.is_file() else find_annotations(path)
+    return load_files(path.stem if path.is_file() else path.name, files, parts, chosen, limit)
+
+
+def draw_sample(root: Path) -> Path:
+    """-> the folder of the sample, drawn first if it is not there or an older sample.py drew it."""
+    folder, made = root / "sample", None
+    with suppress(SystemExit, KeyError):  # not there, or damaged
+        made = read_json(folder / "annotations" / "instances_test.json")["info"]
+    if made != {"version": sample.version(), "sizes": sample.SIZES} and rank() == 0:
+        say(f"drawing the sample into {folder} ...")
+        sample.write(folder)
+    if world() > 1 and dist.is_initialized():
+        dist.barrier()
+    return folder
+
+
+def find_annotations(folder: Path) -> dict[str, Path]:
+    """-> the annotation file of each part of a folder in COCO's format."""
+    if not folder.is_dir():
+        fail(f"{folder}: no such folder")
+    place = folder / "annotations" if (folder / "annotations").is_dir() else folder
+    found = {}
+    for part in ("train", "val", "test"):
+        files = sorted(path for path in place.glob("*.json") if part in path.stem.lower())
+        if len(files) > 1:  # COCO keeps captions and keypoints beside the instances
+            files = [path for path in files if path.stem in (f"instances_{part}", f"instances_{part}2017")] or files
+        if len(files) > 1:
+            fail(f"{place}: more than one file for {part}; name one of them: --data {files[-1]}")
+        if files:
+            found[part] = files[0]
+    if "train" not in found and "test" not in found and "val" not in found:
+        fail(f"{place}: no annotation file of a name with train, val or test in it, such as instances_train.json")
+    return found
+
+
+def load_files(
+    name: str, files: dict[str, Path], parts: tuple, chosen: list[str], limit: int | None, by_file: bool = False
+) -> Data:
+    """Reads the annotation files that the parts need, and holds out what there is no file for (`hold_out`)."""
+    source = {"train": "train", "val": "val", "test": "test"}
+    if "test" not in files:
+        source |= {"test": "val", "val": "train"} if "val" in files else {"test": "train", "val": "train"}
+    elif "val" not in files:
+        source["val"] = "train"
+    first = files.get("train", next(iter(files.values())))
+    categories = None
+    splits, whole = {}, {}
+    for part in parts:
+        if source[part] not in files:
+            fail(f"{first.parent}: no annotation file for {part}")
+        path = files[source[part]]
+        if path not in whole:
+            whole[path] = read_annotations(path, chosen)
+        ours, everything = whole[path]
+        categories = categories or ours
+        if ours != categories:
+            fail(f"{path}: other categories than in {first}")
+        split = hold_out(everything, part, [p for p, s in source.items() if s == source[part]])
+        shares = {"train": limit, "val": limit and max(20, limit // 5)}
+        shares["test"] = shares["val"] if by_file else None
+        splits[part] = select(split, shares[part])
+        if by_file:
+            download_pictures(splits[part])
+        splits[part] = existing(splits[part], part)
+    return Data(name, categories, splits)
+
+
+def hold_out(split: Split, part: str, sharers: list[str]) -> Split:
+    """The share of one part in a split that several must share: a tenth (500 pictures at most) each for val and test."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(split)).tolist()
+    tenth = min(MOST_HELD_OUT, len(split) // 10)
+    held = [other for other in ("val", "test") if other in sharers and "train" in sharers]
+    if held and not tenth:
+        fail(f"{split.folder}: {len(split)} pictures are too few to hold out a tenth for {' and '.join(held)}")
+    shares = {other: order[i * tenth : (i + 1) * tenth] for i, other in enumerate(held)}
+    shares["train"] = order[len(held) * tenth :]
+    indices = sorted(shares[part]) if held else range(len(split))
+    return split.take([split.images[i] for i in indices])
+
+
+def select(split: Split, count: int | None) -> Split:
+    """`count` pictures of the split, drawn with a fixed seed; all of them if it has no more."""
+    if not count or count >= len(split):
+        return split
+    indices = np.random.default_rng(SPLIT_SEED).permutation(len(split))[:count]
+    return split.take([split.images[i] for i in sorted(indices.tolist())])
+
+
+def existing(split: Split, part: str) -> Split:
+    """The pictures of the split that are on the disk; names the first of those that are not, and counts them."""
+    there = [image for image in split.images if split.path(image).is_file()]
+    gone = [image for image in split.images if not split.path(image).is_file()]
+    if gone:
+        say(f"left out {len(gone)} of {len(split)} {part} pictures that are not there, such as {split.path(gone[0])}")
+    if not there:
+        fail(f"none of the {len(split)} {part} pictures is in {split.folder}")
+    return split.take(there)
+
+
+# ---- annotation files -------------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        fail(f"{path}: cannot be read ({error.strerror})")
+    except ValueError as error:  # cut off, or not JSON at all
+        fail(f"{path}: not JSON that can be read, or cut off ({error})")
+
+
+def read_coco(path: Path) -> dict:
+    """A JSON file that is, at first sight, one of COCO's instances files."""
+    content = read_json(path)
+    keys = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
+        fail(f"{path}: not a COCO instances file, which has the lists {', '.join(keys)}")
+    return content
+
+
+def read_annotations(path: Path, chosen: list[str] = ()) -> tuple[list[dict], Split]:
+    """-> categories and pictures of an annotation file. Objects that cannot be used are left out and counted."""
+    content = read_coco(path)
+    try:
+        categories = sorted(({"id": c["id"], "name": c["name"]} for c in content["categories"]), key=lambda c: c["id"])
+        images = {image["id"]: image for image in content["images"] if image["file_name"]}
+        if unknown := set(chosen) - {c["name"] for c in categories}:
+            names = ", ".join(c["name"] for c in categories)
+            fail(f"{path}: no category {', '.join(sorted(unknown))}; there are: {names}")
+        known = {c["id"] for c in categories}
+        categories = [c for c in categories if not chosen or c["name"] in chosen]
+        objects: dict[int, list[dict]] = {key: [] for key in images}
+        wanted, faults = {c["id"] for c in categories}, Counter()
+        for row in content["annotations"]:
+            fault = fault_in(row, images.get(row.get("image_id")))
+            if row.get("category_id") not in known:
+                faults["an unknown category"] += 1
+            elif fault:
+                faults[fault.split(":")[0]] += 1
+            elif row["category_id"] in wanted:
+                objects[row["image_id"]].append({"iscrowd": 0, "area": area_of(row, images)} | row)
+    except (KeyError, TypeError, AttributeError) as error:
+        fail(f"{path}: not in COCO's format ({type(error).__name__}: {error}); `datasets.py --check` says more")
+    if faults:
+        why = ", ".join(f"{count} x {fault}" for fault, count in faults.most_common(5))
+        say(f"{path}: left out {sum(faults.values())} of {len(content['annotations'])} objects ({why}); see --check")
+    if not any(objects.values()):
+        fail(f"{path}: no object with a box and a mask is left, and a Mask R-CNN needs masks")
+    records = [image for key, image in sorted(images.items()) if objects[key] or not chosen]
+    return categories, Split(find_pictures(path, records), records, objects)
+
+
+def area_of(row: dict, images: dict) -> float:
+    """The object's own area; the pixels of its mask if the file does not say."""
+    if "area" in row:
+        return row["area"]
+    image = images[row["image_id"]]
+    return float(masks.to_mask(row["segmentation"], image["height"], image["width"]).sum())
+
+
+def find_pictures(path: Path, records: list[dict]) -> Path:
+    """-> the folder that holds the pictures of an annotation file."""
+    top, end = path.resolve().parent.parent, path.stem.split("_")[-1]
+    near = path.resolve().parent
+    places = [top / end, top / "images" / end, top / "images", top, near / end, near / "images", near]
+    some = [image.get("file_name") or "" for image in records[:20]]
+    return next((place for place in places if any((place / name).is_file() for name in some)), places[0])
+
+
+def fault_in(row: dict, image: dict | None) -> str | None:
+    """What makes an object useless for training and measuring, in words, or None."""
+    if image is None:
+        return "an image that the file does not list"
+    box = row.get("bbox")
+    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(n, masks.NUMBER) for n in box)):
+        return "no box of four numbers"
+    left, top, right, bottom = clipped(box, image)
+    if not (left < right and top < bottom):
+        return "a box outside the image or without area"
+    return masks.fault_of(row.get("segmentation"), image["height"], image["width"])
+
+
+def clipped(box: list[float], image: dict) -> tuple[float, float, float, float]:
+    """COCO's [x, y, width, height] -> (left, top, right, bottom) inside the image."""
+    x, y, w, h = box
+    return max(0, x), max(0, y), min(image["width"], x + w), min(image["height"], y + h)
+
+
+def check(path: Path) -> list[str]:
+    """-> every fault of an annotation file, each in a line that names the image, the object or the category."""
+    content, faults = read_coco(path), []
+    for kind in ("images", "annotations", "categories"):
+        rows = content[kind]
+        bad = [
+            f"{kind}[{i}]: nothing with an id"
+            for i, row in enumerate(rows)
+            if not (isinstance(row, dict) and "id" in row)
+        ]
+        if bad:
+            return bad
+        twice = [key for key, times in Counter(row["id"] for row in rows).items() if times > 1]
+        faults += [f"{kind}: the id {key} is there more than once" for key in twice]
+    folder = find_pictures(path, content["images"])
+    images = {image["id"]: image for image in content["images"]}
+    faults += [fault for image in content["images"] for fault in faults_of_picture(image, folder)]
+    known = {category["id"] for category in content["categories"]}
+    sized = {key: im for key, im in images.items() if all(isinstance(im.get(k), int) for k in ("width", "height"))}
+    for row in content["annotations"]:
+        name = f"object {row['id']}"
+        if row.get("category_id") not in known:
+            faults.append(f"{name}: unknown category {row.get('category_id')}")
+        if row.get("image_id") not in images:
+            faults.append(f"{name}: unknown image {row.get('image_id')}")
+        elif row["image_id"] in sized:
+            image = sized[row["image_id"]]
+            where = f"{name} on {image.get('file_name')}"
+            fault = fault_in(row, image)
+            faults += [f"{where}: {fault}"] if fault else faults_of_box(row, image, where)
+    return faults
+
+
+def faults_of_picture(image: dict, folder: Path) -> list[str]:
+    name, size = image.get("file_name"), (image.get("width"), image.get("height"))
+    if not name or not all(isinstance(side, int) for side in size):
+        return [f"image {image['id']}: no file_name, width or height"]
+    try:
+        with Image.open(folder / name) as picture:
+            real = ImageOps.exif_transpose(picture).size
+    except FileNotFoundError:
+        return [f"image {image['id']}: {folder / name} is missing"]
+    except (OSError, ValueError, SyntaxError):
+        return [f"image {image['id']}: {folder / name} is no picture that can be read"]
+    return [] if real == size else [f"image {image['id']}: {name} has {real} pixels, the file says {size}"]
+
+
+def faults_of_box(row: dict, image: dict, where: str) -> list[str]:
+    """A box that sticks out of the image, or that is not the box around the mask."""
+    x, y, w, h = row["bbox"]
+    if x < -1 or y < -1 or x + w > image["width"] + 1 or y + h > image["height"] + 1:
+        return [f"{where}: the box {row['bbox']} reaches outside the image"]
+    if not masks.to_mask(row["segmentation"], image["height"], image["width"]).any():
+        return [f"{where}: a mask without a pixel"]
+    return []
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def read_image(path: Path) -> ndarray:
+    """-> (H, W, 3) uint8 RGB, from colour, grey, palette and 16-bit files alike. OSError if it is no picture."""
+    try:
+        with Image.open(path) as picture:
+            picture = ImageOps.exif_transpose(picture)  # cameras store which way is up beside the pixels
+            if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut off at 255
+                grey = np.asarray(picture).astype(np.int64).clip(0, 65535) // 256
+                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+            return np.array(picture.convert("RGB"))
+    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:  # what Pillow raises for odd files
+        raise OSError(error) from error
+
+
+def read_scene(split: Split, image: dict) -> ndarray:
+    """-> (H, W, 3) uint8, of the size that the annotations speak of; else OSError."""
+    picture = read_image(split.path(image))
+    if picture.shape[:2] != (image["height"], image["width"]):
+        size = f"{picture.shape[1]} x {picture.shape[0]}"
+        raise OSError(f"has {size} pixels, but its annotations say {image['width']} x {image['height']}")
+    return picture
+
+
+def statistics(split: Split, most: int = 200) -> tuple[list[float], list[float]]:
+    """-> mean and standard deviation of the pixels of some pictures, a number a channel, pixels from 0 to 1."""
+    sums, pixels = np.zeros((2, 3)), 0
+    for image in split.images[:: max(1, len(split) // most)]:
+        try:
+            values = read_image(split.path(image)).reshape(-1, 3) / 255
+        except OSError:  # it will be named when it is trained on
+            continue
+        sums += values.sum(0), (values**2).sum(0)
+        pixels += len(values)
+    if not pixels:
+        fail(f"none of the pictures in {split.folder} can be read")
+    mean, square = sums / pixels
+    return mean.tolist(), np.sqrt((square - mean**2).clip(1e-6)).tolist()
+
+
+# ---- COCO 2017 --------------------------------------------------------------------------------------------------------
+
+
+def prepare_coco(folder: Path, parts: tuple) -> None:
+    """Downloads what is missing of COCO 2017: the annotations, and all pictures of the parts (val is held out of train2017)."""
+    needed = {"annotations"} | {"val2017" if part == "test" else "train2017" for part in parts}
+    for name, (md5, made) in COCO_FILES.items():
+        if (folder / made).is_dir() or made not in needed:
+            continue
+        if world() > 1:  # not one process downloading while the others go without
+            fail(f"{folder / made} is not there; get it with `python datasets.py --data coco` first")
+        archive = folder / Path(name).name
+        if not archive.exists():
+            download(COCO_URL + name, archive, md5)
+        extract(archive, folder / made, md5)
+
+
+def download(url: str, path: Path, md5: str | None = None) -> None:
+    """Downloads to a temporary name beside `path`, checks the hash, and only then gives it its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside, seen = path.with_name(f".{path.name}.part"), hashlib.md5(usedforsecurity=False)
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer, open(beside, "wb") as file:
+            size = int(answer.headers.get("Content-Length") or 0) or None
+            with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None if md5 else True) as bar:
+                while block := answer.read(1 << 20):
+                    file.write(block)
+                    seen.update(block)
+                    bar.update(len(block))
+        if md5 and seen.hexdigest() != md5:
+            raise OSError(f"the MD5 is {seen.hexdigest()}, not {md5}")
+        beside.replace(path)
+    except (OSError, ValueError) as error:
+        beside.unlink(missing_ok=True)
+        hint = f" (MD5 {md5})" if md5 else ""
+        fail(f"could not download {url} ({error}); put it there by hand as {path}{hint}")
+
+
+def extract(archive: Path, folder: Path, md5: str) -> None:
+    """Unpacks an archive whose hash is right and that holds one folder. `folder` appears when it is complete, and no member
+    of the archive lands elsewhere."""
+    if md5_of(archive) != md5:
+        fail(f"{archive}: damaged (not the MD5 it should have); delete it to have it downloaded again")
+    with zipfile.ZipFile(archive) as content:
+        beside = folder.with_name(f".{folder.name}.part")
+        inside = beside.resolve()
+        for member in content.infolist():
+            if not (inside / member.filename).resolve().is_relative_to(inside):
+                fail(f"{archive}: its member {member.filename} would leave {folder}; nothing was unpacked")
+        content.extractall(beside)
+    (beside / folder.name).replace(folder)
+    shutil.rmtree(beside)
+
+
+def md5_of(path: Path) -> str:
+    seen = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            seen.update(block)
+    return seen.hexdigest()
+
+
+def download_pictures(split: Split) -> None:
+    """Gets pictures of COCO one by one, into a folder of their own, so that nobody takes it for the whole. There are no hashes
+    of single ones: each must open and have its size."""
+    if split.folder.is_dir():  # the whole
+        return
+    source, split.folder = split.folder.name, split.folder.with_name(f"some_{split.folder.name}")
+    missing = [image for image in split.images if not split.path(image).exists()]
+    if missing and world() > 1:
+        fail(
+            f"{len(missing)} pictures are not in {split.folder}; get them with `python datasets.py` and the same words first"
+        )
+    for image in tqdm(missing, desc=f"{source}, one by one", disable=None):
+        download(f"{COCO_URL}{source}/{image['file_name']}", split.path(image))
+        try:
+            read_scene(split, image)
+        except OSError as error:
+            split.path(image).unlink()
+            fail(f"{image['file_name']}: what came is not the picture ({error})")
+
+
+# ---- python datasets.py -----------------------------------------------------------------------------------------------
+
+
+def describe(data: Data) -> None:
+    """Prints, for each category, the objects of each split."""
+    print(f"{data.name}: " + ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items()) + " pictures")
+    counts = {}
+    for part, split in data.splits.items():
+        rows = [row for image in split.images for row in split.objects[image["id"]]]
+        counts[part] = Counter(row["category_id"] for row in rows)
+        crowds, empty = sum(row["iscrowd"] for row in rows), sum(not split.objects[im["id"]] for im in split.images)
+        print(f"{part}: {len(rows):,} objects, {crowds} of them crowds; {empty} pictures without any")
+    print(f"{'category':<18}" + "".join(f"{part:>8}" for part in counts))
+    for category in data.categories:
+        print(f"{category['name']:<18}" + "".join(f"{count[category['id']]:>8,}" for count in counts.values()))
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="auto", help=DATA_HELP)
+    parser.add_argument("--data-root", default="data", metavar="DIR")
+    parser.add_argument("--categories", metavar="NAMES", help="only these, with commas between")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only N training pictures, and a fifth of that to validate"
+    )
+    parser.add_argument("--check", metavar="FILE", help="name every fault in this annotation file")
+    args = parser.parse_args(argv)
+    if args.check:
+        start = time.perf_counter()
+        faults = check(Path(args.check))
+        print("\n".join(faults), end="\n" if faults else "")
+        if faults:
+            fail(f"{args.check}: {len(faults)} faults")
+        print(f"{args.check}: no fault found ({time.perf_counter() - start:.1f} s)")
+    else:
+        describe(load(args.data, args.data_root, ("train", "val", "test"), args.categories, args.limit))
+
+
+if __name__ == "__main__":
+    main()

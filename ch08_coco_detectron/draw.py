@@ -1,0 +1,83 @@
+"""Pictures with what is on them: masks in colour, boxes, names and scores. The same for annotations and predictions."""
+
+import colorsys
+import io
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy import ndarray
+from PIL import Image, ImageDraw, ImageFont
+
+import masks
+from utils import write_atomic
+
+SMALLEST = 480  # smaller pictures are drawn larger, by a whole number, so that names can be read
+
+
+def colour(label: int) -> tuple[int, int, int]:
+    """A colour for each category: neighbours in number are far apart in hue."""
+    hue = (label * 0.61803) % 1
+    return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 1.0))
+
+
+def annotate(picture: ndarray, rows: list[dict], categories: list[dict], title: str = "") -> ndarray:
+    """(H, W, 3) uint8 and COCO annotations or results -> the picture, enlarged if small, with them drawn in."""
+    height, width = picture.shape[:2]
+    scale = max(1, SMALLEST // min(height, width))
+    names = {category["id"]: (i, category["name"]) for i, category in enumerate(categories)}
+    rows = [row for row in rows if row["category_id"] in names]
+    pixels = picture.astype(float)
+    for row in rows:
+        inside = masks.to_mask(row["segmentation"], height, width) > 0
+        pixels[inside] = 0.5 * pixels[inside] + 0.5 * np.array(colour(names[row["category_id"]][0]))
+    image = Image.fromarray(pixels.astype(np.uint8)).resize((scale * width, scale * height), Image.NEAREST)
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    for row in rows:
+        label, name = names[row["category_id"]]
+        x, y, w, h = (scale * n for n in row["bbox"])
+        pen.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=colour(label), width=2)
+        text = name + (f" {row['score']:.2f}" if "score" in row else " (crowd)" * bool(row.get("iscrowd")))
+        place = (min(x + 2, image.width - pen.textlength(text, font) - 2), max(0, y - 17))
+        pen.text(place, text, fill=colour(label), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
+    if title:
+        pen.text((4, image.height - 20), title, fill=(255, 255, 255), font=font, stroke_width=2, stroke_fill=(0, 0, 0))
+    return np.asarray(image)
+
+
+def sheet(pictures: list[ndarray], columns: int, largest: int = 480) -> ndarray:
+    """Pictures of any size, scaled to fit and put beside and below each other, row by row."""
+    images = [Image.fromarray(picture) for picture in pictures]
+    for image in images:
+        image.thumbnail((largest, largest))
+    width, height = max(im.width for im in images) + 4, max(im.height for im in images) + 4
+    canvas = Image.new("RGB", (width * min(columns, len(images)), height * -(-len(images) // columns)), (255, 255, 255))
+    for i, image in enumerate(images):
+        canvas.paste(image, (i % columns * width, i // columns * height))
+    return np.asarray(canvas)
+
+
+def save(picture: ndarray, path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    write_atomic(path, buffer.getvalue())
+
+
+def draw_precision_recall(evaluation, categories: list[dict], path: Path) -> None:
+    """Precision over recall of the masks, a curve a category, where an IoU of 0.5 and of 0.75 counts as found."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    parameters = evaluation.params
+    for axis, threshold in zip(figure.subplots(1, 2), (0.5, 0.75), strict=True):
+        i = int(np.argmin(abs(parameters.iouThrs - threshold)))
+        for label, category in enumerate(categories):
+            curve = evaluation.eval["precision"][i, :, parameters.catIds.index(category["id"]), 0, 2]
+            if curve.max() > 0:
+                paint = tuple(c / 255 for c in colour(label))
+                axis.plot(parameters.recThrs, curve, label=category["name"], color=paint)
+        axis.set(xlabel="recall", ylabel="precision", title=f"masks, IoU {threshold}", xlim=(0, 1), ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+        if 0 < len(axis.lines) <= 20:
+            axis.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,77 @@
+"""Shared by the tests: --device, a small sample on the disk, and a way to run the chapter's scripts as a user does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHAPTER = Path(__file__).parents[1]
+sys.path.insert(0, str(CHAPTER))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
+
+
+@pytest.fixture
+def device(request):
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A folder in COCO's format with 16, 4 and 6 scenes of the sample. Tests only read it."""
+    import sample
+
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    sample.write(folder, {"train": 16, "val": 4, "test": 6})
+    return folder
+
+
+@pytest.fixture
+def run_script():
+    """run_script("train.py", "--quick") -> the finished process, its output as text."""
+
+    def run(*words, **kwargs):
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=120, **kwargs)
+
+    return run
+
+
+@pytest.fixture
+def coco_file(tmp_path):
+    """coco_file(images=[...], annotations=[...]) -> an annotation file, and a grey 40 x 30 picture for each image."""
+
+    def make(images=None, annotations=(), categories=None, name="instances_train", folder="own"):
+        top = tmp_path / folder
+        images = [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}] if images is None else images
+        categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}] if categories is None else categories
+        place = top / name.split("_")[-1]
+        place.mkdir(parents=True, exist_ok=True)
+        (top / "annotations").mkdir(exist_ok=True)
+        for image in images:
+            if image.get("file_name") and not image.pop("absent", False):
+                pixels = np.full((image["height"], image["width"], 3), 90, np.uint8)
+                Image.fromarray(pixels).save(place / image["file_name"])
+        content = {"images": images, "annotations": list(annotations), "categories": categories}
+        path = top / "annotations" / f"{name}.json"
+        path.write_text(json.dumps(content), "utf-8")
+        return path
+
+    return make
+
+
+def thing(number=1, image_id=1, category_id=3, box=(5, 5, 10, 8), **changes):
+    """An annotation whose mask is its box."""
+    x, y, w, h = box
+    polygon = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    row = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": list(box), "area": w * h}
+    return row | {"iscrowd": 0, "segmentation": polygon} | changes
