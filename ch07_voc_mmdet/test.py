@@ -1,0 +1,356 @@
+"""Measures a trained detector on the test split, or draws what it finds on what you name (course 7-10).
+
+    python test.py                                       # the newest run, or else the shipped weights
+    python test.py --run runs/fcos-tiny-sample           # AP, table, curves, errors, speed; test.json, detections.json
+    python test.py --weights weights/fcos-tiny.safetensors photo.jpg album/ clip.mp4     # draws boxes on them
+    python test.py --camera 0 --frames 300               # and on what a camera sees
+
+Only this script reads the test split, and it changes nothing by it: train.py picks the best epoch on validation data.
+"""
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from mmengine import Config
+from mmengine.dataset import Compose
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+import datasets
+import evaluate
+import models
+import utils
+import voc
+from train import make_runner, read_config
+from utils import fail
+
+WEIGHTS = Path(__file__).parent / "weights" / "fcos-tiny.safetensors"
+VIDEO_TYPES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
+
+
+def parse(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", help="pictures, folders of pictures, or videos, to find things on")
+    parser.add_argument("--camera", type=int, metavar="N", help="the camera to look through, the first being 0")
+    parser.add_argument("--frames", type=int, metavar="N", help="stop a video or a camera after N frames")
+    parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file; or, with --config, any .pth of mmdet")
+    parser.add_argument(
+        "--config", metavar="FILE", help="with --weights FILE.pth: the configuration that it belongs to"
+    )
+    parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
+    parser.add_argument("--data-root", metavar="DIR", help="where data lies (default: as in the run, else data)")
+    parser.add_argument("--part", default="test", help="train, val or test (default: %(default)s)")
+    parser.add_argument(
+        "--score", type=float, default=0.3, help="boxes to draw and to call wrong (default: %(default)s)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
+    parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    return parser.parse_args(argv)
+
+
+# ---- the detector -----------------------------------------------------------------------------------------------------
+
+
+def load_detector(args: argparse.Namespace) -> tuple[Config, dict, dict, Path]:
+    """-> the configuration, the weights, what is known of them (arch, size, classes, data, root), and their file."""
+    runs = sorted(Path("runs").glob("*/best.pth"), key=lambda path: path.stat().st_mtime)
+    path = Path(args.weights) if args.weights else Path(args.run) / "best.pth" if args.run else (runs or [WEIGHTS])[-1]
+    if path.suffix == ".safetensors":
+        state, meta = utils.load_weights(path)
+        needed = {"arch", "size", "classes", "data", "image_size"}
+        if needed - meta.keys():
+            fail(f"{path}: holds weights, but not of a run of this chapter ({', '.join(sorted(needed))} are needed)")
+        options = {"image_size": meta["image_size"]}
+        config = models.build(meta["arch"], meta["size"], meta["classes"], meta["data"], **options)
+        return config, state, meta | {"root": "data"}, path
+    if not (args.config or (path.parent / "config.py").is_file()):
+        fail(f"{path}: no config.py beside it; name the configuration with --config FILE")
+    config = read_config(args.config or str(path.parent / "config.py"))
+    saved = utils.load_checkpoint(path)
+    if not isinstance(saved, dict) or "state_dict" not in saved:
+        fail(f"{path}: not a checkpoint of mmengine (there is no state_dict in it)")
+    dataset = config.test_dataloader.dataset
+    classes = dataset.get("metainfo", {}).get("classes") or saved.get("meta", {}).get("dataset_meta", {}).get("classes")
+    if not classes:
+        fail(f"{path}: neither it nor its configuration names the classes")
+    recipe = read_recipe(path)
+    meta = {"arch": recipe.get("arch") or config.model.type, "size": recipe.get("size"), "classes": list(classes)}
+    return config, saved["state_dict"], meta | {"data": dataset.get("data"), "root": dataset.get("root", "data")}, path
+
+
+def read_recipe(path: Path) -> dict:
+    """What args.json beside a checkpoint says; nothing if there is none."""
+    file = path.parent / "args.json"
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}
+
+
+def fill(network: nn.Module, state: dict, path: Path, device: torch.device) -> nn.Module:
+    """Puts the weights into the network -> it, ready to detect."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        fail(f"{path}: the weights in it are not those of the {type(network).__name__} of its configuration")
+    return network.to(device).eval()
+
+
+def find(network: nn.Module, pipeline: Compose, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(H, W, 3) uint8 BGR -> boxes (n, 4), scores (n,), labels (n,), the surest first."""
+    ready = pipeline({"img": picture, "img_id": 0})
+    with torch.no_grad():
+        found = network.test_step({name: [value] for name, value in ready.items()})[0].pred_instances
+    boxes, scores, labels = (found[name].cpu().numpy() for name in ("bboxes", "scores", "labels"))
+    order = np.argsort(-scores, kind="stable")
+    return boxes[order], scores[order], labels[order]
+
+
+def make_pipeline(config: Config) -> Compose:
+    """The test transforms, for pictures that are in memory already."""
+    steps = models.test_steps(config)
+    steps[0] = {"type": "mmdet.LoadImageFromNDArray"}
+    return Compose(steps)
+
+
+def draw(picture: np.ndarray, found: tuple, classes: list[str], score: float) -> Image.Image:
+    """(H, W, 3) BGR and what was found in it -> the picture with the boxes of at least `score`."""
+    boxes, scores, labels = (array[found[1] >= score] for array in found)
+    words = [f"{classes[label]} {s:.2f}" for label, s in zip(labels, scores, strict=True)]
+    image = Image.fromarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return voc.draw_boxes(image, boxes.tolist(), words, [voc.colour_of(int(label)) for label in labels])
+
+
+# ---- the test split ---------------------------------------------------------------------------------------------------
+
+
+def measure_speed(
+    network: nn.Module, pipeline: Compose, annotations: list[voc.Annotation], device: torch.device
+) -> dict:
+    """Seconds a picture, one at a time, from pixels to boxes: the median of up to 30, after 3 to warm up."""
+    pictures = [read_picture(annotation.image) for annotation in annotations[:30]]
+    seconds = []
+    for picture in pictures[:3] + pictures:
+        start = time.perf_counter()
+        find(network, pipeline, picture)  # which ends with the boxes on the CPU, so the device is done
+        seconds.append(time.perf_counter() - start)
+    median = float(np.median(seconds[3:]))
+    return {"seconds_a_picture": median, "pictures_per_second": 1 / median, "device": str(device)}
+
+
+def draw_curves(annotations: list, detections: dict, classes: list[str], path: Path) -> None:
+    """The precision-recall curve of each class, at an overlap of 0.5."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    for label, name in enumerate(classes):
+        precision, recall, _, count = evaluate.precision_recall(annotations, detections, classes, label)
+        if count:
+            ap = evaluate.average_precision(precision, recall)
+            axis.plot(recall, precision, label=f"{name} {ap:.3f}", color=[c / 255 for c in voc.colour_of(label)])
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision-recall, IoU 0.5 (AP)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, ncols=2 if len(classes) > 8 else 1, loc="lower left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    utils.write_atomic(path, buffer.getvalue())
+
+
+def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path: Path, device: torch.device) -> None:
+    """Runs the test split through mmengine's Runner, measures what was found, and writes it down."""
+    name, root = args.data or meta["data"], args.data_root or meta["root"]
+    if not name:
+        fail(f"{path}: its configuration does not say what to test on; use --data")
+    data = datasets.load(name, root)
+    if list(data.classes) != list(meta["classes"]):
+        fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
+    annotations = list(data.annotations(args.part))
+    models.set_part(config, "test", data.name, root, args.part, data.classes)
+    models.set_runtime(config, 0)
+    out = output_folder(args, meta, path)
+    runner = make_runner(config, out, device)
+    network = fill(runner.model, state, path, device)
+    start = time.perf_counter()
+    runner.test()
+    seconds = time.perf_counter() - start
+    detections = runner.test_evaluator.metrics[0].detections
+
+    about = {"arch": meta["arch"], "size": meta["size"], "trained_on": meta["data"], "tested_on": data.name}
+    result = about | {"part": args.part, "weights": str(path), "torch": torch.__version__}
+    result |= evaluate.figures(annotations, detections, data.classes, args.score)
+    result["speed"] = measure_speed(network, make_pipeline(config), annotations, device)
+    evaluate.print_figures(result)
+    draw_curves(annotations, detections, data.classes, out / "pr_curves.png")
+    shown = [(read_picture(a.image), evaluate.detected(detections, a.id)) for a in annotations[:12]]
+    pictures = [draw(picture, found, data.classes, args.score) for picture, found in shown]
+    voc.save_picture(voc.contact_sheet(pictures), out / "detections.jpg")
+    rows = evaluate.to_coco_results(annotations, detections)
+    utils.write_atomic(out / "detections.json", json.dumps(rows))
+    utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
+    print(
+        f"{meta['arch']}, trained on {meta['data']}: mAP50 {result['mAP50_area']:.4f}, COCO AP {result['coco']['AP']:.4f} "
+        f"on {args.part} of {data.name} ({len(annotations):,} pictures, {seconds:.1f} s on {device}; one at a time "
+        f"{result['speed']['pictures_per_second']:.1f} a second)"
+    )
+    print(f"wrote {out}: test.json, detections.json, pr_curves.png, detections.jpg")
+    if args.export:
+        export(args, config, network, meta, path, result)
+
+
+def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
+    default = path.parent if path.name == "best.pth" else Path("runs") / f"test-{meta['arch']}"
+    out = Path(args.out) if args.out else default
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def unshared(network: nn.Module) -> SimpleNamespace:
+    """The network's weights, each with memory of its own: RTMDet's levels share some, which safetensors refuses to save."""
+    return SimpleNamespace(state_dict=lambda: {name: value.clone() for name, value in network.state_dict().items()})
+
+
+def export(args, config: Config, network: nn.Module, meta: dict, path: Path, result: dict) -> None:
+    """Saves the weights to share, with how they were made and what they score."""
+    recipe = read_recipe(path)
+    if meta["arch"] not in models.FILES or not recipe or recipe["config"]:
+        fail("--export: only what train.py made with --arch can be built again from its name")
+    command = f"python train.py --arch {meta['arch']} --size {meta['size']} --data {meta['data']}"
+    for name in ("epochs", "batch_size", "lr", "image_size", "seed"):
+        command += f" --{name.replace('_', '-')} {recipe[name]}" if recipe[name] else ""
+    side = next(step["scale"][0] for step in models.test_steps(config) if step["type"] == "Resize")
+    score = {key: result[key] for key in ("mAP50_area", "mAP50_11points", "tested_on", "part", "torch")}
+    score["AP"] = result["coco"]["AP"]
+    about = {key: meta[key] for key in ("arch", "size", "classes", "data")} | {"image_size": side}
+    utils.save_weights(args.export, unshared(network), **about, command=command, score=score)
+    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+
+
+# ---- your pictures, videos, camera ------------------------------------------------------------------------------------
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """-> (H, W, 3) uint8 BGR, the right way up. OSError if it is no picture."""
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    if picture is None:
+        raise OSError(f"{path}: not a picture that can be read")
+    return picture
+
+
+def find_files(names: list[str]) -> list[Path]:
+    files = []
+    for path in map(Path, names):
+        if not path.exists():
+            fail(f"{path}: no such file or folder")
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix in voc.IMAGE_TYPES)
+            if not found:
+                fail(f"{path}: no pictures in this folder")
+        files += found if path.is_dir() else [path]
+    return files
+
+
+def read_frames(source: Path | int, count: int | None) -> Iterator[tuple[np.ndarray, float]]:
+    """-> the frames of a video or a camera, each with the frames a second that the source states."""
+    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+    if not capture.isOpened():
+        fail(
+            f"camera {source}: cannot be opened"
+            if isinstance(source, int)
+            else f"{source}: not a video that can be read"
+        )
+    rate, seen = capture.get(cv2.CAP_PROP_FPS) or 25.0, 0
+    try:
+        while seen != count:
+            there, frame = capture.read()
+            if not there:
+                return
+            seen += 1
+            yield frame, rate
+    finally:
+        capture.release()
+
+
+def watch(source: Path | int, detect, classes: list[str], args: argparse.Namespace, out: Path) -> list[list[dict]]:
+    """Draws the boxes on each frame into a new video -> what was found, a list a frame. Ctrl-C ends it properly."""
+    target = out / f"{f'camera{source}' if isinstance(source, int) else source.stem}-detections.mp4"
+    writer, rows = None, []
+    try:
+        for frame, rate in tqdm(read_frames(source, args.frames), unit="frame", disable=None):
+            found = detect(frame)
+            rows.append(to_rows(found, classes, args.score))
+            drawn = cv2.cvtColor(np.asarray(draw(frame, found, classes, args.score)), cv2.COLOR_RGB2BGR)
+            size = frame.shape[1], frame.shape[0]
+            writer = writer or cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+            writer.write(drawn)
+    except KeyboardInterrupt:
+        print("stopped")
+    finally:
+        if writer:
+            writer.release()
+    if not rows:
+        fail(f"{source}: no frame in it")
+    print(f"{source}: {len(rows)} frames, {sum(map(len, rows))} boxes; wrote {target}")
+    return rows
+
+
+def to_rows(found: tuple, classes: list[str], score: float) -> list[dict]:
+    return [
+        {"class": classes[label], "score": round(float(s), 4), "box": [round(float(v), 1) for v in box]}
+        for box, s, label in zip(*found, strict=True)
+        if s >= score
+    ]
+
+
+def predict(
+    args: argparse.Namespace, config: Config, state: dict, meta: dict, path: Path, device: torch.device
+) -> None:
+    """Draws and lists what is found on every file named. Exit status 1 if one could not be read."""
+    network = fill(models.make_network(config), state, path, device)
+    pipeline, classes = make_pipeline(config), meta["classes"]
+    out = output_folder(args, meta, path) / "predictions"
+    out.mkdir(exist_ok=True)
+
+    def detect(picture: np.ndarray) -> tuple:
+        return find(network, pipeline, picture)
+
+    results, bad = {}, []
+    files = find_files(args.files)
+    for file in files:
+        if file.suffix.lower() in VIDEO_TYPES:
+            results[str(file)] = watch(file, detect, classes, args, out)
+            continue
+        try:
+            picture = read_picture(file)
+        except OSError as error:
+            bad.append(file)
+            print(error)
+            continue
+        found = detect(picture)
+        rows = results[str(file)] = to_rows(found, classes, args.score)
+        print(f"{file}: " + (", ".join(f"{row['class']} {row['score']:.2f}" for row in rows) or "nothing"))
+        voc.save_picture(draw(picture, found, classes, args.score), out / f"{len(results):04d}-{file.stem}.jpg")
+    if args.camera is not None:
+        results[f"camera {args.camera}"] = watch(args.camera, detect, classes, args, out)
+    utils.write_atomic(out / "predictions.json", json.dumps(results, indent=1))
+    print(f"wrote {out}: predictions.json, and what was looked at with its boxes")
+    if bad:
+        fail(f"{len(bad)} of {len(files)} files could not be read, the first being {bad[0]}")
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
+    device = utils.pick_device(args.device)
+    looks = args.files or args.camera is not None
+    (predict if looks else test)(args, *load_detector(args), device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Shared by the tests: --device, a small VOC folder, a way to run the chapter's scripts as a user does, and the skipping of
+what needs mmcv's operators where those are missing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
+
+import pytest
+
+CHAPTER = Path(__file__).parents[1]
+sys.path.insert(0, str(CHAPTER))
+
+
+def need_operators():
+    """To be called at the head of a test file whose tests build detectors."""
+    import mmcv_check
+
+    if reason := mmcv_check.missing():
+        pytest.skip(reason, allow_module_level=True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
+
+
+@pytest.fixture
+def device(request):
+    return request.config.getoption("--device")
+
+
+@pytest.fixture
+def run_script():
+    """run_script("train.py", "--quick") -> the finished process, its output as text."""
+
+    def run(*words, **kwargs):
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=120, **kwargs)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A VOC folder with 24 scenes to train, 12 to validate (one of them empty) and 12 to test. Not to be changed."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    datasets.write_sample(folder, {"train": 24, "val": 12, "test": 12})
+    return folder
+
+
+@pytest.fixture
+def own_scenes(tmp_path):
+    """A VOC folder with a few scenes that a test may spoil."""
+    import datasets
+
+    datasets.write_sample(tmp_path / "own", {"train": 6, "val": 3, "test": 3})
+    return tmp_path / "own"

@@ -1,0 +1,229 @@
+"""datasets.py and voc.py: VOC folders are read as they are, faults are named, COCO and back loses nothing."""
+
+import io
+import json
+import re
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import datasets
+import sample
+import voc
+from voc import Thing
+
+
+def test_the_sample_is_the_same_for_the_same_seed_and_has_what_voc_has():
+    scenes = sample.make(48, seed=3)
+    again = sample.make(48, seed=3)
+    assert all(np.array_equal(a, b) and x == y for (a, x), (b, y) in zip(scenes, again, strict=True))
+    things = [thing for _, found in scenes for thing in found]
+    assert {thing["name"] for thing in things} == set(sample.CLASSES)
+    for flag in ("difficult", "truncated", "occluded"):
+        assert 0 < sum(thing[flag] for thing in things) < len(things)
+    assert [i for i, (_, found) in enumerate(scenes) if not found] == [11, 23, 35, 47]
+    for picture, found in scenes:
+        assert picture.size == (160, 128)
+        for left, top, right, bottom in (thing["box"] for thing in found):
+            assert 0 <= left < right <= 160 and 0 <= top < bottom <= 128
+
+
+def test_sample_boxes_fit_what_is_drawn():
+    """A balloon alone before white: its box is where the picture is not white."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        canvas = Image.new("RGB", (sample.SCALE * (160 + 80), sample.SCALE * (128 + 80)), "white")
+        pen = sample.Pen(canvas, rng)
+        sample.balloon(pen, (200, 0, 0), (90, 0, 0))
+        mask = np.asarray(pen.mask)
+        found = sample.label("balloon", mask, mask)
+        inner = np.asarray(canvas)[80:-80, 80:-80].min(2) < 255
+        if found:
+            left, top, right, bottom = sample.extent(inner)
+            assert np.abs(np.array(found["box"]) - np.array([left, top, right, bottom]) / 2).max() < 1
+
+
+def test_a_voc_annotation_is_read_as_it_is_meant(own_scenes):
+    """Pixels count from 1, and the last one belongs to the box."""
+    path = voc.xml_path(own_scenes, "train0000")
+    path.write_text(
+        "<annotation><size><width>160</width><height>128</height><depth>3</depth></size>"
+        "<object><name>car</name><truncated>1</truncated><difficult>0</difficult>"
+        "<bndbox><xmin>1</xmin><ymin>11</ymin><xmax>160</xmax><ymax>20</ymax></bndbox>"
+        "<part><name>wheel</name><bndbox><xmin>3</xmin><ymin>12</ymin><xmax>9</xmax><ymax>20</ymax></bndbox></part>"
+        "</object></annotation>"
+    )
+    annotation = voc.read_annotation(own_scenes, "train0000")
+    assert annotation.things == [Thing("car", (0, 10, 160, 20), truncated=True)]
+    assert (annotation.width, annotation.height) == (160, 128)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda x: x.write_text(x.read_text()[:-20]), r"train0000.xml: not well-formed XML \("),
+        (lambda x: x.unlink(), r"train0000.xml: listed, but there is no such file"),
+        (lambda x: (x.parents[1] / "JPEGImages" / "train0000.jpg").unlink(), r"its picture .*train0000.jpg is missing"),
+        (lambda x: Image.new("RGB", (9, 7)).save(x.parents[1] / "JPEGImages" / "train0000.jpg"),
+         r"says 160 x 128, but the picture is 9 x 7"),
+        (lambda x: (x.parents[1] / "JPEGImages" / "train0000.jpg").write_text("hello"), r"not a picture that can be read"),
+        (lambda x: add(x, "cat", 1, 1, 5, 5), r"'cat' is none of the classes: balloon, boat"),
+        (lambda x: add(x, "car", 9, 1, 5, 5), r"the box \(9, 1, 5, 5\) of the car is empty"),
+        (lambda x: add(x, "car", 9, 1, "nan", 5), r"the box \(9, 1, nan, 5\) of the car is empty"),
+        (lambda x: add(x, "car", 100, 100, 161, 128), r"\(100, 100, 161, 128\) of the car reaches out of the 160 x 128"),
+        (lambda x: add(x, "car", 0, 100, 50, 128), r"\(0, 100, 50, 128\) of the car reaches out of"),
+        (lambda x: add(x, "car", "left", 1, 5, 5), r"the car has no bndbox of four numbers"),
+        (lambda x: voc.write_list(x.parents[1], "train", ["train0000", "train0000"]), r"train0000 is listed more than once"),
+        (lambda x: voc.write_list(x.parents[1], "val", ["train0000"]), r"train0000 is in more than one part"),
+    ],
+)  # fmt: skip
+def test_check_names_every_fault(own_scenes, spoil, fault, capsys):
+    (own_scenes / "classes.txt").write_text("\n".join(sample.CLASSES))
+    datasets.main(["--data", str(own_scenes), "--check"])
+    assert "no faults in 12 pictures" in capsys.readouterr().out
+    spoil(voc.xml_path(own_scenes, "train0000"))
+    with pytest.raises(SystemExit, match=r"faults in .*own"):
+        datasets.main(["--data", str(own_scenes), "--check"])
+    out = capsys.readouterr().out
+    assert len([line for line in out.splitlines() if re.search(fault, line)]) == 1, out
+
+
+def add(path, name, xmin, ymin, xmax, ymax):
+    sides = f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
+    thing = f"<object><name>{name}</name><bndbox>{sides}</bndbox></object></annotation>"
+    path.write_text(path.read_text().replace("</annotation>", thing))
+
+
+def test_training_stops_at_the_first_fault_in_one_line(own_scenes):
+    add(voc.xml_path(own_scenes, "train0003"), "car", "left", 1, 5, 5)
+    with pytest.raises(SystemExit, match="train0003.xml: the car has no bndbox .* --check` names every fault"):
+        list(datasets.load(str(own_scenes)).annotations("train"))
+
+
+def test_voc_to_coco_and_back_is_the_same(own_scenes, tmp_path):
+    datasets.main(["--data", str(own_scenes), "--to-coco", str(tmp_path / "coco")])
+    for part in datasets.PARTS:
+        words = ["--images", str(own_scenes / "JPEGImages"), "--out", str(tmp_path / "back"), "--part", part]
+        datasets.main(["--from-coco", str(tmp_path / "coco" / f"{part}.json"), *words])
+    before, after = datasets.load(str(own_scenes)), datasets.load(str(tmp_path / "back"))
+    assert before.classes == after.classes
+    for part in datasets.PARTS:
+        first, second = list(before.annotations(part)), list(after.annotations(part))
+        assert [a.id for a in first] == [a.id for a in second]
+        assert [a.things for a in first] == [a.things for a in second]
+        assert all(a.image.read_bytes() == b.image.read_bytes() for a, b in zip(first, second, strict=True))
+
+
+def test_a_coco_file_may_not_reach_out_of_its_folder(own_scenes, tmp_path):
+    coco = {"images": [{"id": 1, "file_name": "../classes.txt"}], "annotations": [], "categories": []}
+    (own_scenes / "classes.txt").write_text("car\n")
+    (tmp_path / "evil.json").write_text(json.dumps(coco))
+    words = ["--images", str(own_scenes / "JPEGImages"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="no such picture"):
+        datasets.main(["--from-coco", str(tmp_path / "evil.json"), *words])
+
+
+def test_without_lists_the_split_is_drawn_and_stays(own_scenes):
+    for part in datasets.PARTS:
+        (own_scenes / "ImageSets" / "Main" / f"{part}.txt").unlink()
+    one, two = datasets.load(str(own_scenes)), datasets.load(str(own_scenes))
+    assert one.parts == two.parts and [len(one.parts[part]) for part in datasets.PARTS] == [10, 1, 1]
+    assert len({item for items in one.parts.values() for item in items}) == 12
+    assert one.part("train+val") == one.parts["train"] + one.parts["val"]
+
+
+def make_devkit(root, year, parts):
+    """A VOC year as its archives unpack it, with drawn scenes."""
+    folder = root / "VOCdevkit" / f"VOC{year}"
+    datasets.write_sample(folder, parts)
+    ids = [f"{part}{i:04d}" for part in ("train", "val") for i in range(parts[part])]
+    voc.write_list(folder, "trainval", ids)
+    for path in (folder / "Annotations").glob("*.xml"):  # of VOC's own classes
+        path.write_text(
+            path.read_text().replace(">balloon<", ">bird<").replace(">house<", ">sofa<").replace(">tree<", ">cow<")
+        )
+    return folder
+
+
+def test_the_years_of_voc_by_name(tmp_path):
+    make_devkit(tmp_path, 2007, {"train": 3, "val": 2, "test": 4})
+    make_devkit(tmp_path, 2012, {"train": 5, "val": 1})
+    sizes = {name: {p: len(x) for p, x in datasets.load(name, str(tmp_path)).parts.items()} for name in datasets.YEARS}
+    assert sizes["voc2007"] == {"train": 3, "val": 2, "test": 4}
+    assert sizes["voc2012"] == {"train": 5, "val": 1}
+    assert sizes["voc0712"] == {"train": 8, "val": 3, "test": 4}
+    merged = datasets.load("voc0712", str(tmp_path))
+    assert merged.classes == datasets.VOC_CLASSES and len(list(merged.annotations("train+val"))) == 11
+    with pytest.raises(SystemExit, match="voc2012 has no test part .*not public"):
+        datasets.load("voc2012", str(tmp_path)).part("test")
+
+
+def pack(path, members):
+    """A tar of names and bytes -> its MD5."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return datasets.md5_of(path)
+
+
+def test_an_archive_is_checked_and_unpacked_in_its_folder(tmp_path, monkeypatch):
+    listed = "VOC2007/ImageSets/Main/trainval.txt"
+    source = tmp_path / "VOCtrainval.tar"
+    md5 = pack(source, {f"VOCdevkit/{listed}": b"000005\n", "VOCdevkit/VOC2007/Annotations/000005.xml": b"<a/>"})
+    root = tmp_path / "data"
+    datasets.get_archive(root, source.as_uri(), md5, "1 kB")
+    assert (root / "VOCdevkit" / listed).read_text() == "000005\n" and not list(root.glob(".unpack*"))
+    (root / source.name).write_bytes(b"half")
+    with pytest.raises(SystemExit, match=r"VOCtrainval.tar: damaged \(not the MD5"):
+        datasets.get_archive(root, source.as_uri(), md5, "1 kB")
+    with pytest.raises(SystemExit, match=f"could not download .*put other.tar into .*by hand .MD5 {md5}"):
+        datasets.get_archive(root, (tmp_path / "other.tar").as_uri(), md5, "1 kB")
+    (root / source.name).unlink()
+    with pytest.raises(SystemExit, match="what came has not the MD5 0000"):
+        datasets.get_archive(root, source.as_uri(), "0000", "1 kB")
+    assert [path.name for path in root.iterdir()] == ["VOCdevkit"]
+
+
+def test_an_archive_cannot_write_outside(tmp_path):
+    path = tmp_path / "evil.tar"
+    pack(path, {"../../escaped.txt": b"gotcha"})
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit, match="would land outside"):
+        datasets.unpack(path, tmp_path / "data")
+    assert not (tmp_path.parent / "escaped.txt").exists() and not list((tmp_path / "data").iterdir())
+
+
+def test_auto_falls_back_to_the_sample_with_a_warning(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "SAMPLE_SIZES", {"train": 4, "val": 2, "test": 2})
+    nowhere = {name: ((tmp_path / "gone.tar").as_uri(), "0", "0 MB") for name in datasets.ARCHIVES}
+    monkeypatch.setattr(datasets, "ARCHIVES", nowhere)
+    data = datasets.load("auto", str(tmp_path / "data"))
+    assert data.name == "sample" and len(data.part("train")) == 4
+    assert "built-in SAMPLE" in capsys.readouterr().err
+    before = sorted((tmp_path / "data").rglob("*.jpg"))
+    assert datasets.load("sample", str(tmp_path / "data")).parts == data.parts  # not drawn again
+    assert sorted((tmp_path / "data").rglob("*.jpg")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone", "not voc2007, voc2012, voc0712, sample or auto, and there is no folder"),
+        (".", "no folder Annotations/"),
+    ],
+)
+def test_what_is_no_data_is_refused_in_one_line(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        datasets.load(name)
+
+
+def test_describes_and_draws(own_scenes, tmp_path, capsys):
+    datasets.main(["--data", str(own_scenes), "--preview", str(tmp_path / "preview.png")])
+    assert "6 pictures (0 empty)" in capsys.readouterr().out
+    with Image.open(tmp_path / "preview.png") as sheet:
+        assert sheet.size == (1280, 512)

@@ -1,0 +1,157 @@
+"""test.py: it measures what it says, draws on pictures and videos, and refuses what it cannot use."""
+
+# ruff: noqa: E402 (what needs mmcv is imported once it is known to be there)
+
+import json
+
+import pytest
+from conftest import need_operators
+
+need_operators()
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+import datasets
+import evaluate
+import models
+import test as tester
+import train
+import utils
+
+
+@pytest.fixture(scope="module")
+def run(scenes, tmp_path_factory):
+    """A run of two epochs on a few scenes; rtmdet, since it keeps boxes of the lowest scores: it always finds some."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    words = ["--data", str(scenes), "--arch", "rtmdet", "--size", "tiny", "--image-size", "96", "--epochs", "2"]
+    train.main([*words, "--device", "cpu", "--lr", "0.002", "--batch-size", "4", "--run", str(folder)])
+    return folder
+
+
+def test_figures_are_those_of_the_stored_detections(run, scenes, capsys):
+    tester.main(["--run", str(run), "--device", "cpu"])
+    assert f"wrote {run}: test.json" in capsys.readouterr().out
+    result = json.loads((run / "test.json").read_text("utf-8"))
+    assert result["pictures"] == 12 and result["part"] == "test" and result["tested_on"] == str(scenes)
+    assert result["trained_on"] == str(scenes) and result["speed"]["pictures_per_second"] > 0.1
+    data = datasets.load(str(scenes))
+    annotations = list(data.annotations("test"))
+    stored = evaluate.from_coco_results(annotations, json.loads((run / "detections.json").read_text("utf-8")))
+    again = evaluate.figures(annotations, stored, data.classes)
+    assert again["mAP50_area"] == pytest.approx(result["mAP50_area"], abs=1e-4)
+    assert list(result["classes"]) == [name for name in data.classes if name in result["classes"]]
+    assert sum(row["detections"] for row in result["classes"].values()) > 12
+    assert again["coco"] == pytest.approx(result["coco"], abs=1e-4)
+    for name in ("pr_curves.png", "detections.jpg"):
+        assert (run / name).stat().st_size > 10_000
+
+
+def test_exported_weights_score_the_same(run, scenes, tmp_path):
+    file = tmp_path / "rtmdet-tiny.safetensors"
+    tester.main(["--run", str(run), "--export", str(file), "--device", "cpu"])
+    _, meta = utils.load_weights(file)
+    assert meta["classes"] == ["balloon", "boat", "car", "house", "tree"] and meta["image_size"] == 96
+    assert meta["command"].startswith(f"python train.py --arch rtmdet --size tiny --data {scenes} --epochs 2")
+    tester.main(["--weights", str(file), "--device", "cpu", "--out", str(tmp_path / "out")])
+    one, two = (json.loads((p / "test.json").read_text("utf-8")) for p in (run, tmp_path / "out"))
+    assert one["classes"] == two["classes"] and one["coco"] == two["coco"]
+    assert meta["score"]["mAP50_area"] == two["mAP50_area"]
+
+
+def boxes_of(run, picture):
+    """What the network finds on one picture, by the very classes that test.py is made of."""
+    words = tester.parse(["--run", str(run)])
+    config, state, meta, path = tester.load_detector(words)
+    network = tester.fill(models.make_network(config), state, path, torch.device("cpu"))
+    return tester.find(network, tester.make_pipeline(config), picture), meta["classes"]
+
+
+def test_draws_on_files_and_folders(run, scenes, tmp_path, capsys):
+    """The best two boxes of a picture are listed, and drawn in its own pixels."""
+    pictures = sorted((scenes / "JPEGImages").glob("test*.jpg"))[:3]
+    (tmp_path / "album").mkdir()
+    for picture in pictures[1:]:
+        (tmp_path / "album" / picture.name).write_bytes(picture.read_bytes())
+    (boxes, scores, labels), classes = boxes_of(run, tester.read_picture(pictures[0]))
+    score = float((scores[1] + scores[2]) / 2)
+    words = [str(pictures[0]), str(tmp_path / "album"), "--run", str(run), "--score", str(score)]
+    tester.main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"])
+    results = json.loads((tmp_path / "out" / "predictions" / "predictions.json").read_text("utf-8"))
+    assert len(results) == 3
+    rows = results[str(pictures[0])]
+    assert [row["class"] for row in rows] == [classes[label] for label in labels[:2]]
+    assert [row["box"] for row in rows] == [pytest.approx(box, abs=0.06) for box in boxes[:2].tolist()]
+    before, after = (np.asarray(Image.open(path), int) for path in
+                     (pictures[0], tmp_path / "out" / "predictions" / f"0001-{pictures[0].stem}.jpg"))  # fmt: skip
+    changed = np.abs(before - after).max(2) > 60
+    left, top, right, bottom = (round(side) for side in boxes[0])
+    assert changed[max(0, top) : bottom, max(0, left) : right].any() and not changed.all()
+
+
+def test_draws_on_a_video_frame_by_frame(run, scenes, tmp_path, capsys):
+    clip = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"mp4v"), 10, (160, 128))
+    for picture in sorted((scenes / "JPEGImages").glob("test*.jpg"))[:5]:
+        writer.write(cv2.imread(str(picture)))
+    writer.release()
+    words = ["--run", str(run), "--score", "0.05", "--out", str(tmp_path), "--device", "cpu"]
+    tester.main([str(clip), "--frames", "4", *words])
+    frames = json.loads((tmp_path / "predictions" / "predictions.json").read_text("utf-8"))[str(clip)]
+    drawn = list(tester.read_frames(tmp_path / "predictions" / "clip-detections.mp4", None))
+    assert len(frames) == len(drawn) == 4 and drawn[0][0].shape == (128, 160, 3) and drawn[0][1] == 10
+    (tmp_path / "fake.mp4").write_text("no video")
+    with pytest.raises(SystemExit, match="fake.mp4: not a video that can be read"):
+        tester.main([str(tmp_path / "fake.mp4"), *words])
+    with pytest.raises(SystemExit, match="camera 97: cannot be opened"):
+        tester.main(["--camera", "97", *words])
+
+
+def test_a_file_that_is_no_picture_is_named_and_the_others_are_answered(run, tmp_path, capsys):
+    (tmp_path / "letter.png").write_text("dear reader")
+    (tmp_path / "empty.png").write_text("")
+    Image.new("L", (40, 30)).save(tmp_path / "grey.png")
+    words = ["--run", str(run), "--out", str(tmp_path), "--device", "cpu"]
+    names = [str(tmp_path / f"{name}.png") for name in ("letter", "empty", "grey")]
+    with pytest.raises(SystemExit, match="2 of 3 files could not be read, the first being .*letter.png"):
+        tester.main([*names, *words])
+    assert "grey.png: nothing" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no such file"):
+        tester.main([str(tmp_path / "gone.png"), *words])
+
+
+def test_weights_that_do_not_fit_are_refused(run, scenes, tmp_path):
+    state = utils.load_checkpoint(run / "best.pth")["state_dict"]
+    network = models.make_network(tester.read_config(str(run / "config.py")))
+    network.load_state_dict(state)
+    meta = {"arch": "fcos", "size": "tiny", "classes": ["a", "b"], "data": str(scenes), "image_size": 96}
+    utils.save_weights(tmp_path / "wrong.safetensors", tester.unshared(network), **meta)
+    utils.save_weights(tmp_path / "bare.safetensors", tester.unshared(network), arch="fcos")
+    (tmp_path / "cut.pth").write_bytes((run / "best.pth").read_bytes()[:1000])
+    torch.save({"state": {}}, tmp_path / "other.pth")
+    config = ["--config", str(run / "config.py")]
+    for name, more, message in (
+        ("wrong.safetensors", ["--data", str(scenes)], "knows the classes a, b; .*scenes has balloon, boat"),
+        ("bare.safetensors", [], "not of a run of this chapter"),
+        ("cut.pth", config, "not a checkpoint that can be read"),
+        ("cut.pth", [], "no config.py beside it"),
+        ("other.pth", config, "not a checkpoint of mmengine"),
+        ("gone.pth", config, "no such checkpoint"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            tester.main(["--weights", str(tmp_path / name), *more, "--device", "cpu", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="wrong.safetensors: the weights in it are not those of the FCOS"):
+        tester.main(["--weights", str(tmp_path / "wrong.safetensors"), str(scenes), "--out", str(tmp_path)])
+
+
+def test_shipped_weights_load_and_state_their_score(tmp_path):
+    """They were trained on the sample; on scenes drawn here, from other seeds, they find most things."""
+    _, meta = utils.load_weights(tester.WEIGHTS)
+    assert meta["data"] == meta["score"]["tested_on"] == "sample" and meta["score"]["mAP50_area"] >= 0.7
+    assert meta["command"].startswith("python train.py --arch fcos --size tiny --data sample")
+    datasets.write_sample(tmp_path / "unseen", {"unused": 1, "train": 1, "val": 1, "test": 30})
+    words = ["--weights", str(tester.WEIGHTS), "--data", str(tmp_path / "unseen"), "--out", str(tmp_path)]
+    tester.main([*words, "--device", "cpu"])
+    assert json.loads((tmp_path / "test.json").read_text("utf-8"))["mAP50_area"] > 0.6

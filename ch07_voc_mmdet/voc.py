@@ -1,0 +1,276 @@
+"""The annotations of Pascal VOC: read, checked, written, drawn, and turned into COCO's and back (course 7-3).
+
+A VOC folder (Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge"):
+  JPEGImages/ID.jpg            the pictures (.png and .bmp do as well)
+  Annotations/ID.xml           size, and of each object: name, difficult, truncated, bndbox (xmin, ymin, xmax, ymax)
+  ImageSets/Main/train.txt     the IDs that train, one a line; val.txt and test.txt likewise
+
+VOC counts pixels from 1 and its boxes include the last one. Here a box is (left, top, right, bottom) in continuous
+coordinates, the picture going from 0 to its width: left = xmin - 1, right = xmax. So its width is right - left.
+"""
+
+import io
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from utils import fail, write_atomic
+
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
+
+
+@dataclass
+class Thing:
+    """An object of a picture. `box`: left, top, right, bottom in continuous pixel coordinates."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    difficult: bool = False
+    truncated: bool = False
+    occluded: bool = False
+
+
+@dataclass
+class Annotation:
+    """A picture and what is in it."""
+
+    id: str
+    image: Path
+    width: int
+    height: int
+    things: list[Thing] = field(default_factory=list)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_list(folder: Path, part: str) -> list[tuple[Path, str]]:
+    """-> (folder, ID) for each line of ImageSets/Main/`part`.txt."""
+    try:
+        lines = (folder / "ImageSets" / "Main" / f"{part}.txt").read_text("utf-8").splitlines()
+    except OSError:
+        fail(f"{folder / 'ImageSets' / 'Main' / part}.txt: no such list")
+    return [(folder, line.split()[0]) for line in lines if line.strip()]
+
+
+def names_in(folder: Path, image_id: str) -> list[str]:
+    """The class names in an annotation; none if it is broken, which reading it in earnest will report."""
+    try:
+        return [name.text.strip() for name in ElementTree.parse(xml_path(folder, image_id)).findall("object/name")]
+    except (OSError, ElementTree.ParseError, AttributeError):
+        return []
+
+
+def xml_path(folder: Path, image_id: str) -> Path:
+    return folder / "Annotations" / f"{image_id}.xml"
+
+
+def read_annotation(folder: Path, image_id: str) -> Annotation:
+    """-> what ID.xml says. Raises ValueError, with the file and the fault in one line, if it cannot be understood."""
+    path = xml_path(folder, image_id)
+    try:
+        root = ElementTree.parse(path).getroot()
+    except OSError as error:
+        raise ValueError(f"{path}: listed, but there is no such file") from error
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: not well-formed XML ({error})") from error
+    image = find_image(folder, image_id)
+    if image is None:
+        raise ValueError(f"{path}: its picture {folder / 'JPEGImages' / image_id}.jpg is missing")
+    try:
+        width, height = (int(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+    except ValueError:
+        width, height = 0, 0
+    if min(width, height) < 1:  # some tools leave it out or write 0
+        try:
+            with Image.open(image) as picture:
+                width, height = picture.size
+        except OSError as error:
+            raise ValueError(f"{image}: not a picture that can be read") from error
+    return Annotation(image_id, image, width, height, [read_thing(path, node) for node in root.iter("object")])
+
+
+def read_thing(path: Path, node: ElementTree.Element) -> Thing:
+    name = (node.findtext("name") or "").strip()
+    if not name:
+        raise ValueError(f"{path}: an object without a name")
+    try:
+        xmin, ymin, xmax, ymax = (
+            float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: the {name} has no bndbox of four numbers") from error
+    flags = {flag: node.findtext(flag, "0").strip() == "1" for flag in ("difficult", "truncated", "occluded")}
+    return Thing(name, (xmin - 1, ymin - 1, xmax, ymax), **flags)
+
+
+def find_image(folder: Path, image_id: str) -> Path | None:
+    paths = (folder / "JPEGImages" / f"{image_id}{suffix}" for suffix in IMAGE_TYPES)
+    return next((path for path in paths if path.exists()), None)
+
+
+def faults_of(annotation: Annotation, path: Path, classes: tuple[str, ...]) -> list[str]:
+    """What is wrong with an annotation that can be read: its picture, its classes, its boxes."""
+    faults = []
+    try:
+        with Image.open(annotation.image) as picture:
+            picture.load()
+            size = picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return [f"{annotation.image}: not a picture that can be read"]
+    if size != (annotation.width, annotation.height):
+        stated = f"{annotation.width} x {annotation.height}"
+        faults.append(f"{path}: says {stated}, but the picture is {size[0]} x {size[1]}")
+    for thing in annotation.things:
+        left, top, right, bottom = thing.box
+        shown = f"({left + 1:g}, {top + 1:g}, {right:g}, {bottom:g})"
+        if thing.name not in classes:
+            faults.append(f"{path}: {thing.name!r} is none of the classes: {', '.join(classes)}")
+        if not (right > left and bottom > top):  # so that nan is caught too
+            faults.append(f"{path}: the box {shown} of the {thing.name} is empty")
+        elif left < 0 or top < 0 or right > size[0] or bottom > size[1]:
+            faults.append(
+                f"{path}: the box {shown} of the {thing.name} reaches out of the {size[0]} x {size[1]} picture"
+            )
+    return faults
+
+
+# ---- writing, and VOC <-> COCO ----------------------------------------------------------------------------------------
+
+
+def write_picture(folder: Path, image_id: str, picture: Image.Image | Path, things: list[Thing]) -> None:
+    """Adds a picture (or a file, which is copied) with its annotation to a VOC folder."""
+    for name in ("JPEGImages", "Annotations"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if isinstance(picture, Path):
+        target = folder / "JPEGImages" / f"{image_id}{picture.suffix}"
+        shutil.copyfile(picture, target)
+        with Image.open(picture) as opened:
+            size = opened.size
+    else:
+        target = folder / "JPEGImages" / f"{image_id}.jpg"
+        picture.save(target, quality=92)
+        size = picture.size
+    write_atomic(xml_path(folder, image_id), to_xml(target.name, size, things))
+
+
+def to_xml(file_name: str, size: tuple[int, int], things: list[Thing]) -> str:
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = file_name
+    node = ElementTree.SubElement(root, "size")
+    for side, value in zip(("width", "height", "depth"), (*size, 3), strict=True):
+        ElementTree.SubElement(node, side).text = str(value)
+    for thing in things:
+        node = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(node, "name").text = thing.name
+        for flag in ("truncated", "occluded", "difficult"):
+            ElementTree.SubElement(node, flag).text = str(int(getattr(thing, flag)))
+        box = ElementTree.SubElement(node, "bndbox")
+        left, top, right, bottom = thing.box
+        for side, value in zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, top + 1, right, bottom), strict=True):
+            ElementTree.SubElement(box, side).text = f"{value:g}"
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def write_list(folder: Path, part: str, ids: list[str]) -> None:
+    (folder / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "ImageSets" / "Main" / f"{part}.txt", "".join(f"{image_id}\n" for image_id in ids))
+
+
+def to_coco(classes: tuple[str, ...], annotations: list[Annotation]) -> dict:
+    """VOC -> the dict of a COCO file. A difficult thing becomes a crowd: COCO too neither demands nor punishes those."""
+    number = {name: i + 1 for i, name in enumerate(classes)}  # COCO counts categories from 1
+    images, things = [], []
+    for i, annotation in enumerate(annotations):
+        image = {
+            "id": i + 1,
+            "file_name": annotation.image.name,
+            "width": annotation.width,
+            "height": annotation.height,
+        }
+        images.append(image | {"voc_id": annotation.id})
+        for thing in annotation.things:
+            left, top, right, bottom = thing.box
+            row = {"id": len(things) + 1, "image_id": i + 1, "category_id": number[thing.name]}
+            row |= {"bbox": [left, top, right - left, bottom - top], "area": (right - left) * (bottom - top)}
+            row |= {"iscrowd": int(thing.difficult), "truncated": int(thing.truncated), "occluded": int(thing.occluded)}
+            things.append(row)
+    categories = [{"id": i, "name": name, "supercategory": "none"} for name, i in number.items()]
+    return {"images": images, "annotations": things, "categories": categories}
+
+
+def from_coco(coco: dict, images: Path, folder: Path, part: str) -> int:
+    """A COCO file's dict, whose pictures lie in `images` -> that part of the VOC folder `folder`. -> pictures written."""
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    things = {image["id"]: [] for image in coco["images"]}
+    for row in coco["annotations"]:
+        left, top, width, height = row["bbox"]
+        flags = {flag: bool(row.get(flag, 0)) for flag in ("truncated", "occluded")}
+        thing = Thing(names[row["category_id"]], (left, top, left + width, top + height), bool(row["iscrowd"]), **flags)
+        things[row["image_id"]].append(thing)
+    ids = []
+    for image in tqdm(coco["images"], desc=f"writing {part}", disable=None, leave=False):
+        path = images / image["file_name"]
+        if not path.resolve().is_relative_to(images.resolve()) or not path.is_file():
+            fail(f"{path}: named in the COCO file, but there is no such picture")
+        ids.append(path.stem)
+        write_picture(folder, path.stem, path, things[image["id"]])
+    write_list(folder, part, ids)
+    write_atomic(folder / "classes.txt", "".join(f"{names[i]}\n" for i in sorted(names)))
+    return len(ids)
+
+
+# ---- pictures with boxes ----------------------------------------------------------------------------------------------
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    """A colour for a class: neighbouring numbers lie far apart on the colour circle."""
+    return tuple(Image.new("HSV", (1, 1), (int(number * 0.618 * 255) % 256, 220, 255)).convert("RGB").getpixel((0, 0)))
+
+
+def draw_boxes(picture: Image.Image, boxes: list, words: list[str], colours: list) -> Image.Image:
+    """-> a copy of `picture` with each box and its words drawn on it."""
+    picture = picture.convert("RGB")
+    draw = ImageDraw.Draw(picture)
+    line = max(1, round(min(picture.size) / 250))
+    for (left, top, right, bottom), text, colour in zip(boxes, words, colours, strict=True):
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
+        corner = (
+            max(0, min(left + line, picture.width - draw.textlength(text))),
+            max(0, top - 11),
+        )  # inside the picture
+        draw.rectangle(draw.textbbox(corner, text), fill=colour)
+        draw.text(corner, text, fill="black")
+    return picture
+
+
+def draw_truth(annotation: Annotation, classes: tuple[str, ...]) -> Image.Image:
+    """The picture with its ground truth; (d) marks what is difficult, (t) what is truncated."""
+    marks = [("(d)" * thing.difficult) + ("(t)" * thing.truncated) for thing in annotation.things]
+    words = [f"{thing.name}{mark}" for thing, mark in zip(annotation.things, marks, strict=True)]
+    colours = [colour_of(classes.index(thing.name)) for thing in annotation.things]
+    with Image.open(annotation.image) as picture:
+        return draw_boxes(picture, [thing.box for thing in annotation.things], words, colours)
+
+
+def contact_sheet(pictures: list[Image.Image], columns: int = 4, width: int = 320) -> Image.Image:
+    """The pictures, scaled to one width, in rows."""
+    scaled = [picture.resize((width, round(width * picture.height / picture.width))) for picture in pictures]
+    rows = [scaled[i : i + columns] for i in range(0, len(scaled), columns)]
+    heights = [max(picture.height for picture in row) for row in rows]
+    sheet = Image.new("RGB", (columns * width, sum(heights)), "white")
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            sheet.paste(picture, (j * width, sum(heights[:i])))
+    return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG" if path.suffix == ".png" else "JPEG", quality=92)
+    write_atomic(path, buffer.getvalue())
