@@ -1,0 +1,391 @@
+"""Two domains of pictures, A and B: a set by name, your own folders, or the built-in sample.
+
+    python datasets.py                         # gets apple2orange ready (or the sample), counts it, saves preview.png
+    python datasets.py --data horse2zebra      # another set of Zhu et al. 2017
+
+Your own pictures lie in PATH/trainA, trainB, testA, testB, as in the paper's sets, or in PATH/train/A, train/B, test/A,
+test/B, as in the course. The domains may differ in number, and the pictures in size.
+  PictureFiles   a Dataset over picture files, read by worker processes (lesson 9-3)
+  PairLoader     both domains as uint8 tensors on the device; crops, mirrors and pairs them, a batch at a time
+"""
+
+import argparse
+import hashlib
+import http.client
+import os
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+import sample
+from utils import fail, rank, say, warn, world
+
+# SHA-256 of NAME.zip, as TensorFlow Datasets lists them (url_checksums/cycle_gan.txt)
+SETS = {
+    "apple2orange": "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
+    "horse2zebra": "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
+    "summer2winter_yosemite": "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
+    "monet2photo": "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
+    "cezanne2photo": "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
+    "ukiyoe2photo": "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
+    "vangogh2photo": "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
+    "iphone2dslr_flower": "8fcb5e374d631b107e1d961b8c4cd0a186aa2a4ff3e279923f4c426128de7113",
+    "maps": "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e",
+    "facades": "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
+}
+MIRRORS = (
+    "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets/",
+    "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/",
+    "https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/",
+    "https://web.archive.org/web/2020id_/https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/",
+)
+TIMEOUT = 20  # seconds without an answer, then the next mirror
+DEFAULT_SET = {"cyclegan": "apple2orange", "pix2pix": "facades", "dcgan": "apple2orange"}
+SAMPLE_SIZES = {"train": (320, 280), "test": (100, 100)}  # unequal, as real domains are
+DATA_HELP = (
+    "auto (default): apple2orange (pix2pix: facades) if it can be had, else sample; sample; a folder of yours; "
+    + "or a set: "
+    + ", ".join(SETS)
+)
+IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+
+
+@dataclass
+class Data:
+    """Pictures of both domains, (N, 3, S, S) uint8 RGB, and their files' names; for pix2pix, the i-th of a and b are a pair."""
+
+    name: str
+    a: Tensor
+    b: Tensor
+    names_a: list[str]
+    names_b: list[str]
+    image_size: int
+
+
+def load(name: str, root="data", part="train", mode="cyclegan", image_size=None, limit=None, workers=0) -> Data:
+    """The "train" or "test" part of `name`: auto, sample, a set of SETS, or the path of a folder.
+
+    `image_size` is what the networks see (default: 256; the sample and dcgan: 64). Training pictures are read an eighth
+    larger, to be cropped at random. Of each domain, `limit` pictures at most. Errors end the program with one line.
+    """
+    if image_size is not None and image_size < 16:
+        fail(f"--image-size {image_size}: too small for these networks; take 16 or more")
+    if name == "auto":
+        try:
+            name = str(prepare(DEFAULT_SET[mode], Path(root)))
+        except SystemExit as why:
+            warn(
+                f"{DEFAULT_SET[mode]} is not to be had, so this run uses the built-in SAMPLE of drawn fruit.\n"
+                f"{why}\nWhat a network makes of the sample says nothing about photographs."
+            )
+            name = "sample"
+    size = image_size or (64 if name == "sample" or mode == "dcgan" else 256)
+    read_size = size * 9 // 8 if part == "train" else size
+    if name == "sample":
+        return load_sample(part, mode, size, read_size, limit)
+    if name in SETS:
+        name = str(prepare(name, Path(root)))
+    if not Path(name).is_dir():
+        fail(f"--data {name}: not auto, sample or one of {', '.join(SETS)}, and there is no folder of that name")
+    return load_folder(Path(name), part, mode, size, read_size, limit, workers)
+
+
+def load_sample(part: str, mode: str, size: int, read_size: int, limit: int | None) -> Data:
+    """Drawn anew each time, in seconds. For pix2pix: label maps and the pictures that belong to them."""
+    counts = [min(count, limit or count) for count in SAMPLE_SIZES[part]]
+    seed = list(SAMPLE_SIZES).index(part)
+    if mode == "pix2pix":
+        a, b = sample.make_pairs(counts[0], read_size, seed)
+    else:
+        a, b = (sample.make(kind, count, read_size, seed) for kind, count in zip(sample.KINDS, counts, strict=True))
+    names = [[f"{i:04d}.png" for i in range(len(domain))] for domain in (a, b)]
+    return Data("sample", a, b, *names, size)
+
+
+# ---- the sets of the paper --------------------------------------------------------------------------------------------
+
+
+def prepare(name: str, root: Path) -> Path:
+    """-> the folder root/name of that set, downloaded and unpacked if it is not there yet."""
+    folder, archive = root / name, root / f"{name}.zip"
+    if folder.is_dir():
+        return folder
+    if world() > 1:  # not one process downloading while the others go without
+        fail(f"{name} is not in {root}; get it with `python datasets.py --data {name}` before torchrun")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if archive.exists() and hash_of(archive) != SETS[name]:
+            fail(f"{archive}: damaged (not the SHA-256 it should have); delete it to have it downloaded again")
+        if not archive.exists():
+            download(name, archive)
+        unpack(archive, folder)
+    except OSError as error:
+        fail(f"cannot write to {root}: {error.strerror or error}")
+    return folder
+
+
+def hash_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def download(name: str, archive: Path) -> None:
+    """Gets NAME.zip from the first mirror that has it whole; the file appears under its name only if its hash is right."""
+    part, failures = archive.with_suffix(".zip.part"), []
+    for mirror in MIRRORS:
+        url = f"{mirror}{name}.zip"
+        say(f"Downloading {url} ...")
+        try:
+            fetch(url, part)
+            if hash_of(part) == SETS[name]:
+                os.replace(part, archive)
+                return
+            failures.append(f"{url}: not the file expected (SHA-256)")
+        except (OSError, http.client.HTTPException) as error:
+            failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
+        finally:
+            part.unlink(missing_ok=True)
+        say(f"  no: {failures[-1]}")
+    fail(
+        f"could not download {name} ({len(failures)} mirrors tried, the last: {failures[-1]}); "
+        f"put {name}.zip into {archive.parent} by hand (SHA-256 {SETS[name]})"
+    )
+
+
+def fetch(url: str, path: Path) -> None:
+    """Writes what `url` answers to `path`."""
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
+        total = int(answer.headers.get("Content-Length") or 0) or None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+            while block := answer.read(1 << 18):
+                file.write(block)
+                bar.update(len(block))
+    if total and path.stat().st_size < total:
+        raise OSError(f"the connection broke after {path.stat().st_size:,} of {total:,} bytes")
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks the archive's own top folder as `folder`: all of it or nothing, and no member outside it."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        top = Path(beside).resolve()
+        try:
+            with zipfile.ZipFile(archive) as file:
+                for member in file.infolist():
+                    if not (top / member.filename).resolve().is_relative_to(top):
+                        fail(f"{archive}: refused, since {member.filename} would land outside the folder")
+                file.extractall(top)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+            fail(f"{archive}: not an archive that can be read ({error})")
+        inside = top / folder.name
+        shutil.move(inside if inside.is_dir() else top, folder)
+        top.mkdir(exist_ok=True)  # TemporaryDirectory wants something to remove
+
+
+# ---- your own folder --------------------------------------------------------------------------------------------------
+
+
+def load_folder(path: Path, part: str, mode: str, size: int, read_size: int, limit: int | None, workers: int) -> Data:
+    """The two domains of a folder; for pix2pix, pairs of the same name, or pictures that hold both halves side by side."""
+    plain = path / part
+    if mode == "pix2pix" and plain.is_dir() and list_pictures(plain):
+        files_a = files_b = list_pictures(plain)[:limit]
+        halves = ("left", "right")
+    elif mode == "dcgan" and list_pictures(path):  # one domain, just a folder of pictures
+        files_a, files_b, halves = [], list_pictures(path)[:limit], (None, None)
+    else:
+        files_a, files_b = (some_pictures(find_domain(path, part, domain)) for domain in "AB")
+        if mode == "pix2pix":
+            files_a, files_b = matched(files_a, files_b)
+        files_a, files_b, halves = files_a[:limit], files_b[:limit], (None, None)
+    a, kept_a = read_files(files_a, read_size, workers, halves[0])
+    b, kept_b = read_files(files_b, read_size, workers, halves[1])
+    if mode == "pix2pix" and (len(a), len(b)) != (len(files_a), len(files_b)):
+        fail(f"{path}: pix2pix needs both pictures of every pair; take out the pairs of the pictures named above")
+    return Data(path.name, a, b, [p.name for p in kept_a], [p.name for p in kept_b], size)
+
+
+def find_domain(path: Path, part: str, domain: str) -> Path:
+    """-> path/trainA, as in the paper's sets, or path/train/A, as in the course."""
+    for folder in (path / f"{part}{domain}", path / part / domain):
+        if folder.is_dir():
+            return folder
+    fail(
+        f"{path}: expected the folders {part}A and {part}B in it, or {part}/A and {part}/B; there is no {part}{domain}"
+    )
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_TYPES and p.is_file())
+
+
+def some_pictures(folder: Path) -> list[Path]:
+    return list_pictures(folder) or fail(f"{folder}: no pictures in this folder ({', '.join(sorted(IMAGE_TYPES))})")
+
+
+def matched(files_a: list[Path], files_b: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Pairs by name: 7.png and 7.jpg, or 7_A.jpg and 7_B.jpg as in the paper's maps and facades."""
+    by_key = [{p.stem.removesuffix("_A"): p for p in files_a}, {p.stem.removesuffix("_B"): p for p in files_b}]
+    alone = sorted(by_key[0].keys() ^ by_key[1].keys())
+    if alone:
+        there = by_key[0].get(alone[0]) or by_key[1].get(alone[0])
+        fail(f"{there}: has no partner of the same name in the other domain ({len(alone)} such pictures)")
+    return [by_key[0][key] for key in sorted(by_key[0])], [by_key[1][key] for key in sorted(by_key[0])]
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """-> an RGB picture, the right way up, transparent parts on white; a grey one has three equal channels. OSError if none."""
+    try:
+        with Image.open(path) as picture:
+            picture = ImageOps.exif_transpose(picture)  # cameras store which way is up beside the pixels
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                picture = picture.convert("RGBA")
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+            return picture.convert("RGB")
+    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:  # what Pillow raises for odd files
+        raise OSError(error) from error
+
+
+def squared(picture: Image.Image, side: int) -> Image.Image:
+    """The shorter side scaled to `side`, the middle cut out."""
+    scale = side / min(picture.size)
+    if scale != 1:
+        picture = picture.resize([max(side, round(length * scale)) for length in picture.size], Image.BICUBIC)
+    left, top = ((length - side) // 2 for length in picture.size)
+    return picture.crop((left, top, left + side, top + side))
+
+
+def pixels_of(picture: Image.Image) -> Tensor:
+    """-> (3, H, W) uint8."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+class PictureFiles(Dataset):
+    """The course's Dataset (9-3), a domain at a time: -> (3, S, S) uint8, or None for a file that is no picture."""
+
+    def __init__(self, files: list[Path], side: int, half: str | None = None):
+        self.files, self.side, self.half = files, side, half
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        try:
+            picture = open_rgb(self.files[index])
+        except OSError:
+            return None
+        if self.half:
+            middle = picture.width // 2
+            left = 0 if self.half == "left" else middle
+            picture = picture.crop((left, 0, left + middle, picture.height))
+        return pixels_of(squared(picture, self.side))
+
+
+def read_files(files: list[Path], side: int, workers: int, half: str | None) -> tuple[Tensor, list[Path]]:
+    """Reads them into memory; names and counts the unreadable ones and goes on without them."""
+    if not files:
+        return torch.empty(0, 3, side, side, dtype=torch.uint8), []
+    loader = DataLoader(PictureFiles(files, side, half), batch_size=None, num_workers=workers)
+    name = files[0].parent.name
+    pictures = list(tqdm(loader, desc=f"reading {name}", disable=None if rank() == 0 else True, leave=False))
+    bad = [path for path, picture in zip(files, pictures, strict=True) if picture is None]
+    for path in bad:
+        say(f"skipped {path}: not a picture that can be read")
+    if len(bad) == len(files):
+        fail(f"none of the {len(files)} pictures in {files[0].parent} can be read, the first being {files[0]}")
+    if bad:
+        say(f"skipped {len(bad)} of {len(files)} pictures in {files[0].parent}")
+    return torch.stack([p for p in pictures if p is not None]), [path for path in files if path not in bad]
+
+
+# ---- to the networks --------------------------------------------------------------------------------------------------
+
+
+def to_network(pixels: Tensor) -> Tensor:
+    """uint8, 0 to 255 -> floats from -1 to 1, which is what tanh gives back."""
+    return (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """Floats from -1 to 1 -> uint8, on the CPU."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8)
+
+
+class PairLoader:
+    """Batches (a, b) of (N, 3, S, S) floats, a random crop of each picture, mirrored or not.
+
+    An epoch is as long as the larger domain; the smaller one begins again, in another order. Orders, crops and mirrorings are
+    drawn from (seed, epoch), the same in all processes, and each takes its share of every batch. In pairs (pix2pix) both
+    pictures are cropped and mirrored alike. An incomplete last batch is left out.
+    """
+
+    def __init__(self, data: Data, batch_size: int, device: torch.device, seed=0, paired=False, flip=True):
+        self.a, self.b = (domain.to(device) for domain in (data.a, data.b))
+        self.size, self.device, self.seed, self.paired, self.flip = data.image_size, device, seed, paired, flip
+        self.pictures, self.epoch = max(len(self.a), len(self.b)), 0
+        self.batch_size = min(batch_size, self.pictures // world() * world())
+        if not self.batch_size:
+            fail(f"{self.pictures} pictures are too few for {world()} processes")
+
+    def __len__(self) -> int:
+        return self.pictures // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        plan_a = self.plan(self.a, generator)
+        plan_b = plan_a if self.paired else self.plan(self.b, generator)
+        for step in range(len(self)):
+            mine = slice(step * self.batch_size + rank(), (step + 1) * self.batch_size, world())
+            yield self.cut(self.a, plan_a[mine]), self.cut(self.b, plan_b[mine])
+
+    def plan(self, domain: Tensor, generator: torch.Generator) -> list[list[int]]:
+        """For each picture of the epoch: its index, where its crop begins (y, x), and whether it is mirrored."""
+        count, room = self.pictures, domain.shape[-1] - self.size + 1
+        rounds = -(-count // len(domain)) if len(domain) else 0
+        order = [torch.randperm(len(domain), generator=generator) for _ in range(rounds)]
+        corner = torch.randint(room, (2, count), generator=generator)
+        mirror = torch.randint(2 if self.flip else 1, (count,), generator=generator)
+        return torch.stack([torch.cat(order)[:count], *corner, mirror], 1).tolist() if order else []
+
+    def cut(self, domain: Tensor, plan: list[list[int]]) -> Tensor:
+        crops = [domain[i, :, y : y + self.size, x : x + self.size] for i, y, x, _ in plan]
+        crops = [crop.flip(2) if mirror else crop for crop, (*_, mirror) in zip(crops, plan, strict=True)]
+        return to_network(torch.stack(crops)) if crops else domain[:0].float()
+
+
+# ---- python datasets.py -----------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="auto", help=DATA_HELP)
+    parser.add_argument("--data-root", default="data", metavar="DIR", help="where the sets lie (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 256; the sample: 64)")
+    parser.add_argument("--mode", choices=DEFAULT_SET, default="cyclegan")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only N pictures a domain")
+    args = parser.parse_args()
+    data = load(args.data, args.data_root, "train", args.mode, args.image_size, args.limit)
+    print(
+        f"{data.name}: {len(data.a):,} training pictures in A, {len(data.b):,} in B, {data.a.shape[-1]} pixels a side"
+    )
+    batch = next(iter(PairLoader(data, 8, torch.device("cpu"), paired=args.mode == "pix2pix")))
+    rows = [to_pixels(domain).permute(2, 0, 3, 1).flatten(1, 2) for domain in batch if len(domain)]
+    Image.fromarray(torch.cat(rows).numpy()).save("preview.png")
+    print("wrote preview.png: a row of A and a row of B, cropped and mirrored as in training")
+
+
+if __name__ == "__main__":
+    main()
