@@ -1,0 +1,474 @@
+"""weibo_senti_100k, your own table of texts, or the built-in sample -> train / val / test, as numbers of tokens.
+
+    python datasets.py                                  # gets the data ready (or the sample) and describes them
+    python datasets.py --data my.csv --tokenizer char   # any CSV, TSV or JSON lines with a text and a label column
+
+Tokenised text is cached (data/cache/tokens-HASH.npz): a table of 72,000 rows takes seconds once, then a fraction of one.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+import sample
+import text as texts
+from text import PAD, UNK
+from utils import fail, rank, say, warn, world, write_atomic
+
+PARTS = ("train", "val", "test")
+TEXT_COLUMNS = ("review", "text", "content", "sentence", "comment", "评论", "文本", "内容", "句子")
+LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "标签", "情感", "类别")
+NUMBERED = {("0", "1"): ["negative", "positive"], ("-1", "0", "1"): ["negative", "neutral", "positive"]}
+DATA_HELP = "auto (default): weibo if it can be had, else sample; weibo; sample; or a .csv, .tsv or .jsonl file"
+WEIBO_ROWS = 119_988
+SOURCES = {
+    "weibo_senti_100k.csv": (
+        "https://huggingface.co/datasets/dirtycomputer/weibo_senti_100k/resolve/main/weibo_senti_100k.csv",
+        "https://hf-mirror.com/datasets/dirtycomputer/weibo_senti_100k/resolve/main/weibo_senti_100k.csv",
+        "https://gitee.com/dogecheng/python/raw/master/data/weibo_senti_100k.csv",
+    ),
+    "hit_stopwords.txt": (
+        "https://raw.githubusercontent.com/goto456/stopwords/bf8b03b9d3709222804ae89578156d1a0d8bf2b2/hit_stopwords.txt",
+        "https://cdn.jsdelivr.net/gh/goto456/stopwords@bf8b03b9d3709222804ae89578156d1a0d8bf2b2/hit_stopwords.txt",
+    ),
+}
+STOP_WORDS_SHA256 = "84e526454db0245cab0d167df067f00298d271ad2c86391d45f5e880c422cbae"
+CACHE_VERSION = 1  # to be raised when this file or text.py comes to give other tokens for the same table
+
+
+@dataclass
+class Corpus:
+    """A table of texts after cleaning, segmentation and splitting. Row i's tokens are words[ids[starts[i] : starts[i + 1]]]."""
+
+    name: str
+    classes: list[str]
+    words: list[str]
+    ids: np.ndarray  # (tokens,) int32
+    starts: np.ndarray  # (rows + 1,) int64
+    labels: np.ndarray  # (rows,) int64
+    parts: np.ndarray  # (rows,) int8, a number of PARTS
+    lines: np.ndarray  # (rows,) int64, where in the file
+    raw: list[str]  # the texts as they were
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
+
+    def rows(self, part: str) -> np.ndarray:
+        return np.flatnonzero(self.parts == PARTS.index(part))
+
+    def tokens(self, row: int) -> list[str]:
+        return [self.words[i] for i in self.ids[self.starts[row] : self.starts[row + 1]]]
+
+
+@dataclass
+class Split:
+    """Texts as numbers: text i is ids[starts[i] : starts[i] + lengths[i]]; `rows` says where in the corpus."""
+
+    ids: Tensor  # (tokens,) int32
+    starts: Tensor  # (N,)
+    lengths: Tensor  # (N,)
+    labels: Tensor  # (N,)
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+# ---- where tables come from -------------------------------------------------------------------------------------------
+
+
+def load(name: str, root: str = "data", tokenizer: str = "jieba", emoticons: str = "keep", **options) -> Corpus:
+    """Loads `name` (auto, weibo, sample, or the path of a table), tokenised and split. Errors end the program with one line.
+
+    `options`: cache, workers, text_column, label_column. auto is weibo_senti_100k if it is in `root` or can be downloaded,
+    else the sample, with a warning.
+    """
+    options["cache"] = options.get("cache") or Path(root) / "cache"
+    if name == "auto":
+        try:
+            get_file("weibo_senti_100k.csv", root)
+            name = "weibo"
+        except SystemExit as why:
+            warn(
+                f"weibo_senti_100k is not to be had, so this run uses the built-in SAMPLE of made-up reviews.\n"
+                f"{why}\nA score on the sample says nothing about real text."
+            )
+            name = "sample"
+    if name == "sample":
+        rows = [(i, *row) for i, row in enumerate(sample.make(), 1)]
+        return tokenise("sample", rows, [], tokenizer, emoticons, options["cache"], workers=1)
+    path = get_file("weibo_senti_100k.csv", root) if name in ("weibo", "weibo_senti_100k") else Path(name)
+    if not path.is_file():
+        fail(f"--data {name}: not weibo, sample or auto, and there is no file of that name")
+    return load_table(path, path.stem, tokenizer, emoticons, **options)
+
+
+def get_file(name: str, root: str) -> Path:
+    """-> the file in `root`, downloaded from the first of its sources that answers, if it is not there yet."""
+    path = Path(root) / name
+    if path.exists():
+        return path
+    if world() > 1:  # not one process downloading while the others go without
+        fail(f"{name} is not in {root}; get it with `python datasets.py` before torchrun")
+    why = "no source"
+    for url in SOURCES[name]:
+        try:
+            data = download(url, name)
+            check_download(name, data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, data)
+            say(f"downloaded {path} from {url}")
+            return path
+        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+            why = f"{url}: {error}"
+    fail(f"could not download {name} ({why}); put it into {root} by hand, from any of {', '.join(SOURCES[name])}")
+
+
+def download(url: str, name: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        with tqdm(total=size or None, desc=name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            data = bytearray()
+            while block := answer.read(1 << 16):
+                data += block
+                bar.update(len(block))
+    if size and len(data) != size:
+        raise ValueError(f"broke off after {len(data):,} of {size:,} bytes")
+    return bytes(data)
+
+
+def check_download(name: str, data: bytes) -> None:
+    """ValueError if these are not the bytes that should have come. For the reviews no one publishes a hash, and copies differ
+    in line ends and byte-order mark, so it is their rows that are counted."""
+    if name == "hit_stopwords.txt" and hashlib.sha256(data).hexdigest() != STOP_WORDS_SHA256:
+        raise ValueError(f"what came has not the SHA-256 {STOP_WORDS_SHA256}")
+    if name == "weibo_senti_100k.csv":
+        rows = sum(1 for _ in csv.reader(io.StringIO(data.decode("utf-8-sig", "replace"), newline=""))) - 1
+        if rows != WEIBO_ROWS:
+            raise ValueError(f"what came has {rows:,} rows, not {WEIBO_ROWS:,}")
+
+
+def load_stop_words(which: str, root: str) -> list[str]:
+    """`none`, `hit` (the list of the Harbin Institute of Technology that the course uses), or a file with a word a line."""
+    if which == "none":
+        return []
+    path = get_file("hit_stopwords.txt", root) if which == "hit" else Path(which)
+    if not path.is_file():
+        fail(f"--stop-words {which}: not none or hit, and there is no file of that name")
+    return sorted({texts.clean(line) for line in decode(path, path.read_bytes()).splitlines()} - {""})
+
+
+# ---- reading a table --------------------------------------------------------------------------------------------------
+
+
+def decode(path: Path, data: bytes) -> str:
+    """Bytes -> text, from UTF-8 with or without a byte-order mark, or GB18030 (which GBK and GB2312 are part of)."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = error.start
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or "\0" in text or not is_plausible(text):
+        fail(f"{path}: neither UTF-8 (byte {where:,} is none of it) nor GB18030; save it as UTF-8")
+    return text
+
+
+def is_plausible(text: str) -> bool:
+    """Nearly all bytes are some GB18030 text. Of real Chinese, these eight are one character in fifteen (traditional too), or
+    nearly all are among the 3,755 that GB2312 has first."""
+    chinese = re.findall("[\u3400-\u9fff\ue000-\uf8ff]", text[:200_000])
+    frequent = sum(c in "的一是不我人在有" for c in chinese)
+    first = sum(b"\xb0" <= c.encode("gb18030")[:1] <= b"\xd7" and c.encode("gb18030")[1] > 0xA0 for c in chinese)
+    return not chinese or frequent > len(chinese) / 200 or first > 0.9 * len(chinese)
+
+
+def read_table(path: Path, data: bytes, text_column: str | None, label_column: str | None) -> tuple[list, list[str]]:
+    """-> rows (line, text, label) and notes of what was skipped. Quotes, commas and newlines in a text are the csv module's."""
+    text = decode(path, data)
+    if "\0" in text:
+        fail(f"{path}: has NUL bytes in it, as UTF-16 has; save it as UTF-8")
+    records = json_records(path, text) if path.suffix.lower() in (".jsonl", ".json") else csv_records(path, text)
+    _, names = next(records, (0, None))
+    if not names:
+        fail(f"{path}: empty; expected a header with a text and a label column")
+    text_at = column(path, names, text_column, TEXT_COLUMNS, "text")
+    label_at = column(path, names, label_column, LABEL_COLUMNS, "label")
+    rows, bad = [], []
+    for line, values in records:
+        good = len(values) == len(names) and values[label_at].strip() and values[text_at].strip()
+        (rows.append((line, values[text_at], values[label_at].strip())) if good else bad.append(line))
+    if not bad:
+        return rows, []
+    return rows, [f"skipped {len(bad):,} rows without a text, a label or all columns, the first in line {bad[0]:,}"]
+
+
+def csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and rows, the header first. The separator is a tab, comma or semicolon: what the header has."""
+    header = text.lstrip().partition("\n")[0]
+    separator = "\t" if path.suffix.lower() == ".tsv" else next((s for s in "\t,;" if s in header), ",")
+    csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is for spreadsheets
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    line = 1
+    for values in reader:
+        if reader.line_num - line > 1000:
+            fail(f"{path}, line {line}: a text begins with a quotation mark there, and no other ends it")
+        if values:
+            yield line, values
+        line = reader.line_num + 1
+
+
+def json_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The same of JSON lines: an object a line, the first of which has the names of the columns."""
+    names = None
+    for line, part in enumerate(text.split("\n"), 1):
+        if not part.strip():
+            continue
+        try:
+            row = {str(name): value for name, value in json.loads(part).items()}
+        except (ValueError, AttributeError, RecursionError):
+            fail(f"{path}, line {line}: not a JSON object")
+        if names is None:
+            names = list(row)
+            yield line, names
+        yield line, ["" if row.get(name) is None else str(row[name]) for name in names]
+
+
+def column(path: Path, names: list[str], wanted: str | None, usual: tuple, kind: str) -> int:
+    """Where the text or the label column is: the one asked for, or the first that bears a usual name."""
+    plain = [name.strip().lower() for name in names]
+    found = [plain.index(name.lower()) for name in ((wanted,) if wanted else usual) if name.lower() in plain]
+    if not found:
+        what = f"no column {wanted!r}" if wanted else f"no {kind} column"
+        fail(f"{path}: {what}, only {', '.join(names)[:200]}; name it with --{kind}-column")
+    return found[0]
+
+
+# ---- cleaning, segmentation, splitting --------------------------------------------------------------------------------
+
+
+def load_table(path, name, tokenizer, emoticons, cache, workers=0, text_column=None, label_column=None) -> Corpus:
+    """Reads a table, or what the cache has of it. Of several processes, the first fills the cache and the others read it."""
+    data = path.read_bytes()
+    settings = [CACHE_VERSION, tokenizer, emoticons, text_column, label_column]
+    digest = hashlib.sha256(hashlib.sha256(data).digest() + json.dumps(settings).encode()).hexdigest()
+    cached = Path(cache) / f"tokens-{digest[:16]}.npz"
+    corpus = None
+    if rank() == 0:
+        corpus = read_cache(cached, name)
+        if corpus is None:
+            rows, notes = read_table(path, data, text_column, label_column)
+            corpus = tokenise(name, rows, notes, tokenizer, emoticons, cache, workers)
+            write_cache(cached, corpus)
+    if dist.is_initialized():
+        dist.barrier()
+    corpus = corpus or read_cache(cached, name)
+    if corpus is None:
+        fail(f"{cached}: the first process wrote it and this one cannot read it")
+    return corpus
+
+
+def tokenise(name, rows, notes, tokenizer, emoticons, cache, workers=0) -> Corpus:
+    """Rows (line, text, label) -> a corpus. Exact repeats are kept once; a text that carries two labels is left out."""
+    chosen, notes = choose_rows(rows, notes, emoticons)
+    if not chosen:
+        fail(f"--data {name}: no usable row")
+    lines, raw, cleaned, labels = zip(*chosen, strict=True)
+    classes = sorted(set(labels))
+    if len(classes) < 2:
+        fail(f"--data {name}: all {len(lines):,} rows have the label {classes[0]!r}; there is nothing to tell apart")
+    work = partial(texts.segment, tokenizer=tokenizer, cache=cache)
+    workers = min(workers or cores(), 1 + len(cleaned) // 5000)
+    progress = partial(tqdm, desc="segmenting", total=len(cleaned), leave=False, disable=None)
+    if tokenizer == "jieba":
+        texts.load_jieba(cache)  # before the processes part, so that they share the dictionary
+    if workers == 1:
+        tokens = list(progress(map(work, cleaned)))
+    else:
+        with multiprocessing.get_context("fork").Pool(workers) as pool:
+            tokens = list(progress(pool.imap(work, cleaned, chunksize=500)))
+    number: dict[str, int] = {}
+    ids = np.array([number.setdefault(token, len(number)) for row in tokens for token in row], np.int32)
+    starts = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    parts = np.array([PARTS.index(texts.split_of(text)) for text in raw], np.int8)
+    names = NUMBERED.get(tuple(classes), classes)
+    labels = np.array([classes.index(label) for label in labels])
+    return Corpus(name, names, list(number), ids, starts, labels, parts, np.array(lines), list(raw), notes)
+
+
+def cores() -> int:
+    """How many processes can run at once; 1 where they cannot be forked safely, as on macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def choose_rows(rows: list, notes: list[str], emoticons: str) -> tuple[list, list[str]]:
+    """Rows (line, text, label) -> rows (line, text, cleaned text, label) without repeats, contradictions and empty texts."""
+    cleaned = [texts.clean(text, emoticons) for _, text, _ in rows]
+    labels_of: dict[str, set] = {}
+    for text, (_, _, label) in zip(cleaned, rows, strict=True):
+        labels_of.setdefault(text, set()).add(label)
+    chosen, counts, seen = [], Counter(), set()
+    for text, (line, raw, label) in zip(cleaned, rows, strict=True):
+        if not text:
+            counts["with nothing left after cleaning"] += 1
+        elif len(labels_of[text]) > 1:
+            counts["whose text carries more than one label"] += 1
+        elif text in seen:
+            counts["that repeat another"] += 1
+        else:
+            chosen.append((line, raw, text, label))
+            seen.add(text)
+    return chosen, [*notes, *(f"left out {count:,} rows {why}" for why, count in counts.items())]
+
+
+def write_cache(path: Path, corpus: Corpus) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({name: getattr(corpus, name) for name in ("classes", "words", "raw", "notes")})
+    arrays = {name: getattr(corpus, name) for name in ("ids", "starts", "labels", "parts", "lines")}
+    buffer = io.BytesIO()
+    np.savez(buffer, text=np.frombuffer(text.encode(), np.uint8), **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_cache(path: Path, name: str) -> Corpus | None:
+    """-> the corpus; None if there is no such file, or a damaged one (which is then made anew)."""
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = dict(saved)
+        return Corpus(name, **json.loads(arrays.pop("text").tobytes()), **arrays)
+    except Exception:  # numpy, zipfile and json raise many kinds for a damaged file
+        return None
+
+
+# ---- to the network ---------------------------------------------------------------------------------------------------
+
+
+def count_tokens(corpus: Corpus, stop_words: list[str] = ()) -> Counter:
+    """How often each word stands in the training texts. Those of the other splits are not looked at."""
+    training = np.repeat(corpus.parts == PARTS.index("train"), np.diff(corpus.starts))
+    counts = np.bincount(corpus.ids[training], minlength=len(corpus.words))
+    dropped = set(stop_words)
+    return Counter({w: int(n) for w, n in zip(corpus.words, counts, strict=True) if n and w not in dropped})
+
+
+def limit_training(corpus: Corpus, limit: int | None, seed: int) -> None:
+    """Takes all but `limit` texts out of the training part."""
+    rows = corpus.rows("train")
+    if limit and limit < len(rows):
+        corpus.parts[np.random.default_rng(seed).permutation(rows)[limit:]] = -1
+
+
+def encode(corpus: Corpus, part: str, vocabulary: list[str], max_length: int, stop_words: list[str] = ()) -> Split:
+    """A split's texts in the numbers of `vocabulary`, their first `max_length` tokens; one <unk> where nothing is left."""
+    rows = corpus.rows(part)
+    if not len(rows):
+        fail(f"--data {corpus.name}: its {len(corpus.labels):,} rows are too few, none fell to the {part} part")
+    numbers = np.array(texts.numbers_of(vocabulary, corpus.words, stop_words), np.int32)[corpus.ids]
+    kept = np.concatenate([[0], np.cumsum(numbers >= 0)])  # how many tokens are left before each place
+    starts, ends = kept[corpus.starts[rows]], kept[corpus.starts[rows + 1]]
+    numbers = np.append(numbers[numbers >= 0], UNK).astype(np.int32)
+    lengths = np.minimum(ends - starts, max_length)
+    starts[lengths == 0], lengths[lengths == 0] = len(numbers) - 1, 1
+    return Split(*map(torch.from_numpy, (numbers, starts, lengths, corpus.labels[rows])), rows)
+
+
+def gather(split: Split, chosen: Tensor) -> Tensor:
+    """-> (n, longest) int64, the chosen texts side by side, padded to the longest of them."""
+    starts, lengths = split.starts[chosen], split.lengths[chosen]
+    offsets = torch.arange(int(lengths.max()), device=lengths.device)
+    inside = offsets < lengths[:, None]
+    return torch.where(inside, split.ids[(starts[:, None] + offsets) * inside].long(), PAD)
+
+
+class BucketLoader:
+    """Batches (ids (n, L), labels (n,)) of texts of similar length, so that little of a batch is padding.
+
+    For training, the texts are shuffled anew from (seed, epoch), the same in all processes; each run of `pool` batches is
+    sorted by length and cut into batches, whose order is shuffled again; each process takes its share of a batch, and an
+    incomplete batch is left out. Otherwise the texts come in `order`, by length. Without `share`, every process gets all.
+    """
+
+    def __init__(self, split: Split, batch_size: int, device: torch.device, train=False, seed=0, pool=50, share=True):
+        self.split = Split(*(t.to(device) for t in (split.ids, split.starts, split.lengths, split.labels)), split.rows)
+        self.lengths, self.device, self.train = split.lengths.cpu(), device, train
+        self.batch_size = min(batch_size, len(split)) if train else batch_size
+        self.seed, self.epoch, self.pool, self.share, self.texts = seed, 0, pool, share, len(split)
+        self.order = self.lengths.argsort(stable=True)
+
+    def __len__(self) -> int:
+        return self.texts // self.batch_size if self.train else -(-self.texts // self.batch_size)
+
+    def batches(self) -> list[Tensor]:
+        if not self.train:
+            return list(self.order.split(self.batch_size))
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        order = torch.randperm(self.texts, generator=generator)[: len(self) * self.batch_size]
+        pools = order.split(self.pool * self.batch_size)
+        batches = [b for p in pools for b in p[self.lengths[p].argsort(stable=True)].split(self.batch_size)]
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.batches():
+            mine = (batch[rank() :: world()] if self.share else batch).to(self.device)
+            if len(mine):  # of a last validation batch there may be less than one text a process
+                yield gather(self.split, mine), self.split.labels[mine]
+
+
+# ---- python datasets.py -----------------------------------------------------------------------------------------------
+
+
+def describe(corpus: Corpus) -> None:
+    """Prints what was left out, the texts a class and split, and how long they are."""
+    print("\n".join(corpus.notes))
+    lengths = np.diff(corpus.starts)
+    print(f"{corpus.name}: {len(corpus.labels):,} texts, {len(corpus.words):,} different tokens")
+    median, most = np.quantile(lengths, [0.5, 0.99])
+    print(f"tokens a text: {median:.0f} (median), {most:.0f} (99 %), {lengths.max():,} (longest)")
+    print(f"{'class':<14}" + "".join(f"{part:>9}" for part in PARTS))
+    for label, name in enumerate(corpus.classes):
+        counts = [int((corpus.labels[corpus.rows(part)] == label).sum()) for part in PARTS]
+        print(f"{name:<14}" + "".join(f"{count:>9,}" for count in counts))
+
+
+def add_data_flags(group) -> None:
+    """The flags of train.py and datasets.py that say which texts, and what is made of them."""
+    group.add_argument("--data", default="auto", help=DATA_HELP)
+    group.add_argument("--data-root", default="data", metavar="DIR", help="where real data lie (default: %(default)s)")
+    group.add_argument("--cache", metavar="DIR", help="of tokenised text and of jieba (default: DATA_ROOT/cache)")
+    group.add_argument("--text-column", metavar="NAME", help="of your own table (default: review, text, content, ...)")
+    group.add_argument("--label-column", metavar="NAME", help="of your own table (default: label, sentiment, ...)")
+    group.add_argument("--emoticons", choices=texts.EMOTICONS, default="keep", help="[哈哈]: default %(default)s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_flags(parser)
+    parser.add_argument("--tokenizer", choices=texts.TOKENIZERS, default="jieba", help="default: %(default)s")
+    parser.add_argument("--workers", type=int, default=0, help="processes that segment (default: one a core)")
+    args = vars(parser.parse_args())
+    corpus = load(args.pop("data"), args.pop("data_root"), **args)
+    describe(corpus)
+    for row in corpus.rows("train")[:5]:
+        print(f"{corpus.classes[corpus.labels[row]]:<10} {' | '.join(corpus.tokens(row))[:150]}")
+
+
+if __name__ == "__main__":
+    main()

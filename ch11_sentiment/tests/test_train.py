@@ -1,0 +1,214 @@
+"""Training as a whole: it learns, it resumes exactly after a kill, it refuses nonsense in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import CHAPTER
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import bench
+import datasets
+import options
+import test as tester
+import train
+import utils
+
+SMALL = ("--data", "sample", "--arch", "bilstm", "--dim", "16", "--hidden", "16", "--limit", "1500", "--epochs", "4")
+
+
+def metrics(run):
+    return (run / "metrics.csv").read_text("utf-8").splitlines()
+
+
+def assert_same_run(one, other):
+    """The same metrics.csv, byte for byte, and the same weights and optimizer state, bit for bit."""
+    assert metrics(one) == metrics(other)
+    for name in ("last.pt", "best.pt"):
+        first, second = (utils.load_checkpoint(run / name) for run in (one, other))
+        assert first["epoch"] == second["epoch"] and first["meta"] == second["meta"]
+        assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
+    states = [utils.load_checkpoint(run / "last.pt")["optimizer"]["state"] for run in (one, other)]
+    assert all(torch.equal(a, states[1][i][key]) for i in states[0] for key, a in states[0][i].items())
+
+
+def start(command, run, epochs):
+    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
+    process = subprocess.Popen(
+        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.time() + 100
+    while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.time() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+def test_killed_and_resumed_equals_never_killed(tmp_path, cache):
+    words = [*SMALL, "--device", "cpu", "--cache", str(cache)]
+    train.main([*words, "--run", str(tmp_path / "whole")])
+    killed = tmp_path / "killed"
+    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=1)
+    assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
+    train.main(["--resume", str(killed)])
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_killed_and_resumed_on_two_processes(tmp_path, table, cache):
+    """A table, so that the second process reads what the first one cached."""
+    path = table([(f"第{i}次来,{'真好' if i % 2 else '太差'}", i % 2) for i in range(1200)])
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--",
+        "train.py",
+    ]
+    words = ["--data", str(path), *SMALL[2:-1], "3", "--device", "cpu"]
+    subprocess.run(
+        [*torchrun, *words, "--cache", tmp_path / "cache", "--run", tmp_path / "whole"],
+        cwd=CHAPTER, check=True, capture_output=True, timeout=100,
+    )  # fmt: skip
+    killed = tmp_path / "killed"
+    start([*torchrun, *words, "--cache", cache, "--run", killed], killed, epochs=1)
+    assert len(metrics(killed)) < 1 + 3, "it was over before the kill"
+    subprocess.run([*torchrun, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=100)
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_learns_the_sample(tmp_path, device, cache):
+    """An LSTM in both directions passes 90 % on the sample's test split, where counting words stays below 70 %."""
+    run = str(tmp_path / "run")
+    words = ["--data", "sample", "--arch", "bilstm", "--tokenizer", "jieba", "--hidden", "32"]
+    train.main([*words, "--cache", str(cache), "--device", device, "--run", run])
+    tester.main(["--run", run, "--cache", str(cache), "--device", device])
+    result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
+    assert result["accuracy"] > 0.90 and result["tested_on"] == "sample" and result["texts"] > 500
+    files = ("args.json", "metrics.csv", "curves.png", "last.pt", "best.pt")
+    for name in (*files, "confusion.png", "calibration.png", "words.svg"):
+        assert (tmp_path / "run" / name).stat().st_size > 100
+    assert (tmp_path / "run" / "mistakes.txt").exists()  # in which nothing stands if there were none
+
+
+def test_quick_run_as_a_user_runs_it(tmp_path, run_script, device, cache):
+    run = tmp_path / "quick"
+    words = ("--arch", "fasttext", "--quick", "--device", device, "--cache", cache, "--run", run)
+    done = run_script("train.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert "val_accuracy" in done.stdout and f"now: python test.py --run {run}" in done.stdout
+    assert done.stderr == ""  # no progress bar where the output is no terminal, nothing from jieba
+    assert json.loads((run / "args.json").read_text("utf-8"))["data"] == "sample"
+    assert "val_accuracy" in EventAccumulator(str(run)).Reload().Tags()["scalars"]
+
+
+@pytest.mark.parametrize("arch", options.RECIPES)
+def test_every_recipe_runs_and_a_run_never_overwrites_another(arch, tmp_path, cache):
+    words = ["--data", "sample", "--arch", arch, "--quick", "--limit", "64", "--dim", "16", "--hidden", "16"]
+    words += ["--device", "cpu", "--cache", str(cache), "--run", str(tmp_path / "run")]
+    train.main(words)
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    train.main([*words, "--seed", "1", "--precision", "bf16"])
+    assert utils.load_checkpoint(tmp_path / "run-2" / "last.pt")["epoch"] == 1
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_the_bench_prints_its_line(capsys, cache):
+    words = ["--data", "sample", "--arch", "textcnn", "--limit", "300", "--dim", "8", "--hidden", "8", "--bench"]
+    train.main([*words, "--device", "cpu", "--cache", str(cache)])
+    line = json.loads(capsys.readouterr().out)
+    assert line["texts_per_s"] > line["course_texts_per_s"] > 0 and line["padding"]["ours"] < line["padding"]["course"]
+    assert 0 < line["utilisation"] < 1 and line["step_gflops"] > 0
+    assert bench.ROUNDS >= 3
+
+
+def test_shared_weights_start_another_run_with_their_own_vocabulary(tmp_path, table, cache):
+    words = ["--arch", "textcnn", "--dim", "8", "--hidden", "8", "--quick", "--device", "cpu", "--cache", str(cache)]
+    train.main([*words, "--data", "sample", "--run", str(tmp_path / "run")])
+    shared = str(tmp_path / "shared.safetensors")
+    tester.main(["--run", str(tmp_path / "run"), "--cache", str(cache), "--export", shared, "--device", "cpu"])
+    own = table([(f"第{i}个{'甲乙丙'[i % 3]}", "甲乙丙"[i % 3]) for i in range(300)])
+    train.main([*words, "--data", str(own), "--weights", shared, "--run", str(tmp_path / "own")])
+    saved, meta = utils.load_checkpoint(tmp_path / "own" / "best.pt"), utils.load_weights(shared)[1]
+    assert saved["meta"]["vocabulary"] == meta["vocabulary"] and saved["meta"]["classes"] == ["丙", "乙", "甲"]
+    assert saved["model"]["head.bias"].shape == (3,)
+    with pytest.raises(SystemExit, match="holds a textcnn, not a lstm"):
+        train.main([*words[2:], "--arch", "lstm", "--data", str(own), "--weights", shared])
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tmp_path, monkeypatch, cache):
+    real, run = train.F.cross_entropy, tmp_path / "run"
+    calls = []
+
+    def overflow(logits, labels, **kwargs):
+        calls.append(logits.requires_grad)
+        return real(logits, labels, **kwargs) * (torch.inf if calls.count(True) > 100 else 1)
+
+    monkeypatch.setattr(train.F, "cross_entropy", overflow)
+    with pytest.raises(SystemExit, match="loss is not finite in epoch 3"):
+        train.main([*SMALL, "--device", "cpu", "--cache", str(cache), "--run", str(run)])
+    saved = utils.load_checkpoint(run / "last.pt")
+    assert saved["epoch"] == 2 and len(metrics(run)) == 3
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "trapped"),)
+
+    torch.save({"model": Trap()}, tmp_path / "last.pt")
+    with pytest.raises(SystemExit, match="not a checkpoint that can be read"):
+        utils.load_checkpoint(tmp_path / "last.pt")
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arch", "bilstn"], "no architecture 'bilstn'; did you mean bilstm?"),
+        (["--data", "nowhere"], "--data nowhere: not weibo, sample or auto"),
+        (["--resume", "nowhere"], "no args.json there"),
+        (["--data", "sample", "--stop-words", "nowhere"], "--stop-words nowhere: not none or hit"),
+        (["--dropout", "1"], "--dropout 1.0: must be from 0 up to, not including, 1"),
+        (["--max-length", "0"], "--max-length 0: must be above 0"),
+        (["--arch", "transformer", "--dim", "30", "--data", "sample"], "--dim 30: transformer takes multiples of 4"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(words, message, cache):
+    with pytest.raises(SystemExit) as refusal:
+        train.main(["--device", "cpu", "--cache", str(cache), *words])
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU, so asking for one is no error")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(SystemExit, match="--device cuda: this PyTorch .* sees no such device"):
+        train.main(["--device", "cuda"])
+
+
+def test_resuming_is_refused_with_another_arch_and_after_the_data_changed(tmp_path, table, cache):
+    run, path = str(tmp_path / "run"), table([(f"第{i}条{'好' if i % 2 else '坏'}", i % 2) for i in range(300)])
+    words = ["--data", str(path), "--arch", "textcnn", "--quick", "--device", "cpu", "--cache", str(cache)]
+    train.main([*words, "--run", run])
+    before = (tmp_path / "run" / "args.json").read_bytes()
+    with pytest.raises(SystemExit, match="holds a textcnn, not a lstm"):
+        train.main(["--resume", run, "--arch", "lstm"])
+    table([(f"第{i}天{'好' if i % 2 else '坏'}", i % 2) for i in range(300)])
+    with pytest.raises(SystemExit, match="vocabulary differ from what .* gives now"):
+        train.main(["--resume", run])
+    assert (tmp_path / "run" / "args.json").read_bytes() == before
+    assert datasets.PARTS == ("train", "val", "test")
