@@ -1,0 +1,140 @@
+"""Behind `python train.py --bench`: how fast is training, how fast is the course's loop, how fast could it be?
+
+    python train.py --arch general --precision bf16 --bench
+
+Prints one line of JSON. All speeds are medians of rounds taken in turn, in one run, since machines drift. Tokens are
+those of the target, padding not counted:
+  tokens_per_s, pairs_per_s   training steps as train.py takes them: batches of like length, all time steps at once
+  course_tokens_per_s         the same network in the course's loop: 64 pairs as they come, padded to the longest, one time
+                              step after the other, the loss of each read as a number; float32
+  padding, course_padding     share of the target positions that is padding
+  step_gflops                 a step, forward and backward, counted on its first batch
+  tflops, peak_tflops         what that step achieves, and what a large matrix product does in the same precision
+  utilisation                 their ratio
+"""
+
+import json
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import datasets
+import models
+import options
+import train
+from losses import cross_entropy, masked_nll
+from text import PAD
+
+ROUNDS, SHARE = 5, 24  # a round takes a twenty-fourth of the batches
+COURSE_BATCH = 64
+
+
+def seconds_of(work: Callable, device: torch.device) -> float:
+    """The wall-clock seconds of one call, the device's own work included."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    work()
+    wait()
+    return time.perf_counter() - start
+
+
+def make(args: Namespace, codec: datasets.Codec, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(args.seed)
+    sizes = {name: getattr(args, name) for name in options.SIZES}
+    model = models.build(args.arch, len(codec.source), len(codec.target), **sizes).to(device).train()
+    return model, train.make_optimizer(model, args)
+
+
+def step(args: Namespace, model: nn.Module, optimizer, source: Tensor, target: Tensor) -> None:
+    """One training step as train.py takes it."""
+    with train.autocast(args, source.device):
+        logits = model(source, target[:, :-1])
+    loss = cross_entropy(logits, target[:, 1:], args.label_smoothing) / (target[:, 1:] != PAD).sum()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+    optimizer.step()
+
+
+def course_step(args: Namespace, model: nn.Module, optimizer, source: Tensor, target: Tensor) -> list[float]:
+    """One training step of the course's loop: the decoder is called for a time step, its loss is added, and so on."""
+    loss, printed = 0.0, []
+    state = model.encode(source)
+    for t in range(target.shape[1] - 1):
+        logits, state = model.decode(target[:, t : t + 1], state)
+        of_step = masked_nll(logits, target[:, t + 1 : t + 2])
+        printed.append(of_step.item())
+        loss = loss + of_step
+    optimizer.zero_grad()
+    (loss / (target[:, 1:] != PAD).sum()).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+    optimizer.step()
+    return printed
+
+
+def course_batches(batches: datasets.TokenBatches) -> Iterator[tuple[Tensor, Tensor]]:
+    """64 pairs as they come, padded to the longest among them."""
+    order = torch.randperm(len(batches.lengths), generator=torch.Generator().manual_seed(0))
+    for rows in order.split(COURSE_BATCH):
+        longest = batches.lengths[rows].amax(0).tolist()
+        yield batches.source[rows, : longest[0]], batches.target[rows, : longest[1]]
+
+
+def take(batches: list[tuple[Tensor, Tensor]], share: int) -> list:
+    """Every `share`-th batch, so that the few that are measured are as long as all are."""
+    return batches[::share]
+
+
+def padding(batches: list[tuple[Tensor, Tensor]]) -> float:
+    empty = sum((target[:, 1:] == PAD).sum().item() for _, target in batches)
+    return round(empty / sum(target[:, 1:].numel() for _, target in batches), 3)
+
+
+def run(args: Namespace, device: torch.device) -> None:
+    data, codec = train.load_data(args)
+    options.fill_in_recipe(args, data.name)
+    bucketed = datasets.TokenBatches(data.splits["train"], codec, args.batch_size, device, args.seed)
+    kinds = {"ours": [(s, t) for s, t, _ in bucketed], "course": list(course_batches(bucketed))}
+    steps = {"ours": step, "course": course_step}
+    trained = {name: partial(steps[name], args, *make(args, codec, device)) for name in kinds}
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if args.precision == "bf16" else torch.float32)
+    first = kinds["ours"][0]
+    with FlopCounterMode(display=False) as counter:
+        trained["ours"](*first)
+    flops = counter.get_total_flops()
+    works = {name: lambda name=name: [trained[name](*b) for b in take(kinds[name], SHARE)] for name in kinds}
+    works |= {"first": lambda: trained["ours"](*first), "product": lambda: a @ a}
+    for work in works.values():
+        work()  # the first call allocates, picks kernels, compiles
+    times = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            times[name].append(seconds_of(work, device))
+    second = {name: statistics.median(times[name]) for name in works}
+    counts = {name: sum((t[:, 1:] != PAD).sum().item() for _, t in take(kinds[name], SHARE)) for name in kinds}
+    speed = {name: counts[name] / second[name] for name in kinds}
+    pairs = sum(len(t) for _, t in take(kinds["ours"], SHARE))
+    about = {"arch": args.arch, "data": data.name, "device": str(device), "precision": args.precision}
+    about |= {"batch_size": args.batch_size, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    peak = 2 * n**3 / second["product"] / 1e12
+    figures = {
+        "tokens_per_s": round(speed["ours"]),
+        "pairs_per_s": round(pairs / second["ours"]),
+        "course_tokens_per_s": round(speed["course"]),
+        "speedup_over_course": round(speed["ours"] / speed["course"], 2),
+        "padding": padding(kinds["ours"]),
+        "course_padding": padding(kinds["course"]),
+        "step_gflops": round(flops / 1e9, 2),
+        "tflops": round(flops / second["first"] / 1e12, 3),
+        "peak_tflops": round(peak, 3),
+        "utilisation": round(flops / second["first"] / 1e12 / peak, 3),
+    }
+    print(json.dumps(about | figures))

@@ -1,0 +1,98 @@
+"""The command line of train.py, and the recipes: what --epochs, --lr and the others default to for each architecture."""
+
+import argparse
+
+import models
+import utils
+from datasets import DATA_HELP
+from utils import fail
+
+COLUMNS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "label_smoothing")
+RECURRENT = (18, 2000, 2e-3, 0.01, 0.05, 0.1)
+RECIPES = dict.fromkeys(models.MODELS, RECURRENT) | {"transformer": (24, 2000, 1.5e-3, 0.01, 0.1, 0.1)}
+SIZES = ("width", "hidden", "layers", "decoder_layers", "heads", "feedforward", "dropout")  # what MODELS may say
+SAMPLE = {"width": 128, "hidden": 256, "heads": 4, "layers": 2, "decoder_layers": 2, "feedforward": 256, "dropout": 0.1}
+SAMPLE_EPOCHS = 8  # of small networks: its sentences are short and its words few
+
+
+def parse(doc: str, argv=None) -> argparse.Namespace:
+    """The command line of train.py, whose docstring `doc` heads its --help."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", default="auto", help=DATA_HELP)
+    data.add_argument("--data-root", default="data", metavar="DIR", help="where pairs lie (default: %(default)s)")
+    data.add_argument("--reverse", action="store_true", help="translate the second column into the first")
+    data.add_argument(
+        "--chinese", choices=("chars", "jieba"), default="chars", help="its tokens (default: %(default)s)"
+    )
+    data.add_argument("--script", choices=("simplified", "as-is"), default="simplified", help="default: %(default)s")
+    data.add_argument("--min-count", type=int, default=2, help="rarer words are <unk> (default: %(default)s)")
+    data.add_argument("--max-length", type=int, default=50, help="longer pairs do not train (default: %(default)s)")
+    data.add_argument("--limit", type=int, metavar="N", help="use only N training pairs")
+    network = parser.add_argument_group("network (sizes default to those in models.py, on the sample to smaller ones)")
+    network.add_argument("--arch", default="general", help=f"{', '.join(models.MODELS)} (default: %(default)s)")
+    for name in SIZES:
+        network.add_argument(f"--{name.replace('_', '-')}", type=float if name == "dropout" else int, metavar="N")
+    recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
+    recipe.add_argument("--epochs", type=int, help=f"on the sample the default is {SAMPLE_EPOCHS}")
+    recipe.add_argument("--batch-size", type=int, help="target tokens a step, over all processes together")
+    recipe.add_argument("--lr", type=float, help="the highest learning rate of the schedule")
+    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument(
+        "--warmup", type=float, help="share of the training in which the rate rises; then it falls to 0"
+    )
+    recipe.add_argument("--label-smoothing", type=float)
+    recipe.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient (default: %(default)s)")
+    recipe.add_argument(
+        "--teacher-forcing",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="SHARE",
+        help="share of the batches that are given the right tokens, the others go on from the network's own; a second "
+        "number is the share at the end (default: 1)",
+    )
+    utils.add_common_flags(parser)
+    parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
+    args = utils.parse_args(parser, argv)
+    check(args)
+    if args.quick:
+        args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 300
+        args.epochs = args.epochs or 1
+    return args
+
+
+def check(args: argparse.Namespace) -> None:
+    """Ends the program with one line if a flag's value makes no sense."""
+    if args.arch not in models.MODELS:
+        models.build(args.arch, 9, 9)  # says which names there are
+    for name in ("epochs", "batch_size", "lr", "limit", "min_count", "max_length", "clip", *SIZES[:-1]):
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
+    for name in ("dropout", "warmup", "label_smoothing"):
+        if getattr(args, name) is not None and not 0 <= getattr(args, name) < 1:
+            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be from 0 to below 1")
+    if len(args.teacher_forcing) > 2 or not all(0 <= share <= 1 for share in args.teacher_forcing):
+        fail("--teacher-forcing: one or two shares from 0 to 1, as in `--teacher-forcing 1 0.5`")
+    sizes = models.MODELS[args.arch][1]
+    for name in SIZES:
+        if getattr(args, name) is not None and name not in sizes:
+            fail(f"--{name.replace('_', '-')}: a {args.arch} has no such size; it has {', '.join(sizes)}")
+    if args.hidden and args.hidden % 2:
+        fail(f"--hidden {args.hidden}: must be even, half of it for each direction of the encoder")
+    if (heads := args.heads or sizes.get("heads")) and args.width and (args.width % heads or args.width % 2):
+        fail(f"--width {args.width}: must be even and a multiple of the {heads} heads")
+
+
+def fill_in_recipe(args: argparse.Namespace, data_name: str) -> None:
+    """Gives every flag of the recipe that was not set its value, and names the data that `auto` found."""
+    recipe = dict(zip(COLUMNS, RECIPES[args.arch], strict=True))
+    sizes = {name: size for name, size in models.MODELS[args.arch][1].items() if name in SIZES}
+    if data_name == "sample":
+        recipe |= {"epochs": SAMPLE_EPOCHS, "lr": 2e-3, "label_smoothing": 0.0}
+        sizes |= {name: SAMPLE[name] for name in sizes}
+    for name, value in (recipe | sizes).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.data == "auto":
+        args.data = data_name

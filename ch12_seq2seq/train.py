@@ -1,0 +1,275 @@
+"""Trains a translator: the English-Chinese pairs of the Tatoeba project, your own pairs, or the built-in sample.
+
+    python train.py                                    # cmn-eng, or the sample where there is no network
+    python train.py --arch transformer --data cmn-eng  # another network than the course's
+    torchrun --nproc-per-node 2 -- train.py            # the same on two processes
+
+Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, TensorBoard events, last.pt, best.pt.
+`python test.py` then measures the newest run on the test split. The README says what to expect.
+"""
+
+import json
+import math
+import time
+from argparse import Namespace
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tensorboardX import SummaryWriter
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+import bench
+import datasets
+import models
+import utils
+from datasets import Codec, TokenBatches
+from losses import cross_entropy
+from metrics import bleu, exact
+from options import SIZES, fill_in_recipe, parse
+from search import as_text, translate
+from text import PAD, Rules
+from utils import fail, rank, say, world
+
+
+def autocast(args: Namespace, device: torch.device):
+    """bfloat16 for the operations that bear it; the weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
+
+
+def free_running(model: nn.Module, source: Tensor, tokens: Tensor) -> Tensor:
+    """Logits (N, T, V) as when translating: after the first token, each input is the network's own last answer."""
+    state, token, logits = model.encode(source), tokens[:, :1], []
+    for _ in range(tokens.shape[1]):
+        step, state = model.decode(token, state)
+        logits.append(step)
+        token = step.argmax(2).detach()
+    return torch.cat(logits, 1)
+
+
+class Learner(nn.Module):
+    """What DistributedDataParallel wraps: (source, tokens, teacher) -> logits, so that both ways go through its forward."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, source: Tensor, tokens: Tensor, teacher: bool = True) -> Tensor:
+        return self.model(source, tokens) if teacher else free_running(self.model, source, tokens)
+
+
+def learning_rate(args: Namespace, progress: float) -> float:
+    """The rate when the share `progress` of the training is done: up in a line to --lr, then down in a line to 0."""
+    return args.lr * min(progress / args.warmup if args.warmup else 1.0, (1 - progress) / (1 - args.warmup))
+
+
+def train_one_epoch(learner: nn.Module, batches: TokenBatches, optimizer, args: Namespace) -> dict:
+    """-> the epoch's mean loss a token. Ends the program if the loss stops being a number."""
+    learner.train()
+    device = batches.source.device
+    sums = torch.zeros(2, device=device)  # loss, tokens: on the device, so that no step waits for a number
+    begin, end = args.teacher_forcing[0], args.teacher_forcing[-1]
+    forced = begin + (end - begin) * batches.epoch / max(1, args.epochs - 1)
+    coins = torch.Generator().manual_seed(args.seed * 100_003 + batches.epoch)  # the same in all processes
+    progress = tqdm(batches, desc=f"epoch {batches.epoch + 1}", leave=False, disable=None if rank() == 0 else True)
+    for step, (source, target, tokens) in enumerate(progress):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(args, (batches.epoch + (step + 1) / (len(batches.batches) + 1)) / args.epochs)
+        teacher = bool(torch.rand((), generator=coins) < forced)
+        with autocast(args, device):
+            logits = learner(source, target[:, :-1], teacher)
+        loss = cross_entropy(logits, target[:, 1:], args.label_smoothing)
+        optimizer.zero_grad()
+        (loss * (world() / tokens)).backward()  # a mean over the tokens of all processes, whose gradients are averaged
+        nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
+        optimizer.step()
+        sums += torch.stack([loss.detach(), (target[:, 1:] != PAD).sum()])
+        looked_at = step % 50 == 49 or step == len(batches.batches) - 1  # looking at a number makes the device wait
+        if looked_at and not math.isfinite(sums[0].item()):
+            fail(
+                f"the loss is not finite in epoch {batches.epoch + 1}, step {step + 1}: try an --lr below {args.lr:g}. "
+                f"What the run folder has of earlier epochs is untouched"
+            )
+    if world() > 1:
+        dist.all_reduce(sums)
+    loss, tokens = sums.tolist()
+    return {"train_loss": loss / tokens, "tokens": int(tokens)}
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: TokenBatches, codec: Codec, pairs: list, args: Namespace) -> dict:
+    """-> loss and perplexity a token on validation pairs, the greedy translations' BLEU, and the share that is exactly right.
+
+    The perplexity is that of the right sentence, without label smoothing; BLEU is over all translations of a source.
+    """
+    model.eval()
+    device, sums = batches.source.device, torch.zeros(2)
+    for source, target, _ in batches:
+        with autocast(args, device):
+            logits = model(source, target[:, :-1])
+        sums += torch.tensor([cross_entropy(logits, target[:, 1:]).item(), (target[:, 1:] != PAD).sum().item()])
+    if world() > 1:
+        sums = sums.to(device)
+        dist.all_reduce(sums)
+    loss = float(sums[0] / sums[1])
+    references = datasets.by_source(pairs)
+    answers = as_text(translate(model, codec, list(references), device))
+    scores = {
+        "val_bleu": bleu(answers, list(references.values()))[0],
+        "val_exact": exact(answers, list(references.values())),
+    }
+    return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 80.0))} | scores
+
+
+def load_data(args: Namespace) -> tuple[datasets.Data, Codec]:
+    """The training and the validation pairs that are not too long, as --limit wants them, and the codec counted on them."""
+    rules = Rules(args.chinese, args.script)
+    data = datasets.load(args.data, args.data_root, rules, args.reverse)
+    train = data.splits["train"]
+    if args.limit:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed))[: args.limit]
+        train = [train[i] for i in order.tolist()]
+        data.splits["val"] = data.splits["val"][: args.limit]
+    data.splits["train"] = datasets.not_too_long(train, rules, args.max_length)
+    data.left_out[f"longer than {args.max_length} tokens"] = len(train) - len(data.splits["train"])
+    if not data.splits["train"]:
+        fail(f"--max-length {args.max_length}: all training pairs are longer")
+    return data, Codec.of(data.splits["train"], rules, args.min_count, args.max_length)
+
+
+def make_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
+    """AdamW; only matrices decay, not biases, normalisations and embeddings (rare words would fade away)."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and "embedding" not in name]
+    rest = [p for name, p in model.named_parameters() if p.ndim <= 1 or "embedding" in name]
+    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, args.lr, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
+def restore(run: Path, args: Namespace, meta: dict, model, optimizer) -> dict:
+    """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
+    if not args.resume or not (run / "last.pt").exists():
+        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
+    saved = utils.load_checkpoint(run / "last.pt")
+    for name, what in (("arch", "{}"), ("sizes", "network of sizes {}")):
+        if saved["meta"][name] != meta[name]:
+            fail(f"{run / 'last.pt'} holds a {what.format(saved['meta'][name])}, not a {what.format(meta[name])}")
+    if any(saved["meta"][name] != meta[name] for name in ("sha256", "source_words", "target_words")):
+        fail(
+            f"{run / 'last.pt'} was trained on other pairs than these, or with another vocabulary; has the data changed?"
+        )
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
+
+
+def save(run: Path, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
+    """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result."""
+    if rank() > 0:
+        return
+    weights = model.state_dict()
+    if is_best:
+        utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
+    utils.write_metrics(progress["history"], run / "metrics.csv")
+    utils.save_checkpoint(
+        run / "last.pt", {"meta": meta, "model": weights, "optimizer": optimizer.state_dict()} | progress
+    )
+
+
+def announce(args: Namespace, data: datasets.Data, codec: Codec, model: nn.Module, run: Path, device) -> None:
+    """What will be trained on what, in a few lines."""
+    pairs = "{:,} training pairs, {:,} validation pairs".format(*(len(data.splits[part]) for part in ("train", "val")))
+    words = f"{len(codec.source):,} source and {len(codec.target):,} target words"
+    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {pairs}; {words}")
+    for why, count in data.left_out.items():
+        say(f"left out {count:,} pairs or lines: {why}")
+    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+
+
+def add_scalars(writer: SummaryWriter, row: dict) -> None:
+    for name, value in row.items():
+        writer.add_scalar(name, value, row["epoch"])
+
+
+def finish(run: Path, args: Namespace, progress: dict) -> None:
+    """The run's curves, and its result in three lines."""
+    utils.draw_curves(progress["history"], run / "curves.png")
+    row = max(progress["history"], key=lambda row: row["val_bleu"])
+    say(
+        f"{args.arch} on {args.data}: val_bleu {row['val_bleu']:.2f} (greedy), val_perplexity {row['val_perplexity']:.2f} "
+        f"in epoch {row['epoch']}; {progress['seconds']:.0f} s of training"
+    )
+    say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+    say(f"now: python test.py --run {run}")
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    data, codec = load_data(args)
+    fill_in_recipe(args, data.name)
+    batches = TokenBatches(data.splits["train"], codec, args.batch_size, device, args.seed)
+    val = data.splits["val"]
+    val_batches = TokenBatches(val, codec, args.batch_size, device)
+    sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
+    meta = {"arch": args.arch, "sizes": sizes, "data": data.name, "reverse": args.reverse, "sha256": data.sha256}
+    meta |= codec.metadata()
+
+    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data.name}")
+    utils.seed_everything(args.seed)
+    model = models.build(args.arch, len(codec.source), len(codec.target), **sizes).to(device)
+    optimizer = make_optimizer(model, args)
+    progress = restore(run, args, meta, model, optimizer)
+    if rank() == 0:  # after restore(), which may refuse: then the saved arguments stay as they are
+        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
+
+    announce(args, data, codec, model, run, device)
+    learner = Learner(model)
+    learner = DistributedDataParallel(learner, [device] if device.type == "cuda" else None) if world() > 1 else learner
+    learner = torch.compile(learner, dynamic=True) if args.compile else learner
+    writer = SummaryWriter(str(run), purge_step=1 if progress["history"] else None) if rank() == 0 else None
+    for row in progress["history"] if writer else ():  # a kill loses what TensorBoard's writer had not written yet
+        add_scalars(writer, row)
+
+    for epoch in range(progress["epoch"], args.epochs):
+        utils.seed_everything(args.seed, epoch)
+        batches.epoch = epoch
+        start = time.perf_counter()
+        row = {"epoch": epoch + 1} | train_one_epoch(learner, batches, optimizer, args)
+        seconds, tokens = time.perf_counter() - start, row.pop("tokens")
+        row |= {"lr": optimizer.param_groups[0]["lr"]} | evaluate(model, val_batches, codec, val, args)
+
+        is_best = row["val_bleu"] > progress["best"]
+        progress["history"].append(row)
+        best = max(row["val_bleu"], progress["best"])
+        progress |= {"epoch": epoch + 1, "best": best, "seconds": progress["seconds"] + seconds}
+        save(run, progress, meta, model, optimizer, is_best)
+        numbers = "  ".join(f"{name} {row[name]:.3f}" for name in row if name not in ("epoch", "lr", "val_loss"))
+        speed = f"{seconds:6.1f} s  {tokens / seconds:>7,.0f} tokens/s"
+        say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
+        if writer:
+            add_scalars(writer, row | {"tokens_per_second": tokens / seconds})
+
+    if rank() == 0:
+        writer.close()
+        finish(run, args, progress)
+    return run
+
+
+def main(argv=None) -> None:
+    args = parse(__doc__, argv)
+    device = utils.pick_device(args.device)
+    utils.keep_freed_memory()
+    with utils.processes(device):
+        if args.bench:
+            bench.run(args, device)
+        else:
+            train(args, device)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
