@@ -1,0 +1,61 @@
+"""Shared by the tests: --device, the shipped network as an ONNX file, and ways to run the chapter's scripts as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHAPTER = Path(__file__).parents[1]
+sys.path.insert(0, str(CHAPTER))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
+
+
+@pytest.fixture
+def device(request):
+    return request.config.getoption("--device")
+
+
+@pytest.fixture
+def run_script():
+    """run_script("train.py", "--quick") -> the finished process, its output as text."""
+
+    def run(*words, **kwargs):
+        command = [sys.executable, *map(str, words)]
+        return subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=120, **kwargs)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tmp_path_factory):
+    """The shipped network, exported once for all tests."""
+    import export
+
+    folder = tmp_path_factory.mktemp("export")
+    export.main(["--to", "onnx", "--out", str(folder)])
+    return folder / "resnet10.onnx"
+
+
+@pytest.fixture
+def picture_folder(tmp_path):
+    """picture_folder(cat=4, dog=3) -> a folder with so many random 20 x 30 pictures in each class folder."""
+
+    def make(folder="pictures", **counts):
+        rng = np.random.default_rng(0)
+        for name, count in counts.items():
+            (tmp_path / folder / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{i}.png")
+        return tmp_path / folder
+
+    return make

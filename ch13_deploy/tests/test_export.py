@@ -1,0 +1,114 @@
+"""Every format answers as eager does, for every batch size and for files of pictures; a file that does not is not kept."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import CHAPTER
+
+import engine
+import export
+import models
+import test as tester
+from load import good_cases, odd_cases
+
+CASES = {name: case for name, case in odd_cases().items() if case.status == 200}
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The small network: quick to export and to compile."""
+    return models.load(CHAPTER / "weights" / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def real():
+    return export.real_pictures("sample", 32)
+
+
+@pytest.fixture(scope="module")
+def eager(network):
+    model, meta = network
+    return engine.Predictor(engine.Engine(engine.on_tensors(model), meta))
+
+
+COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+
+
+AOTI = pytest.param("aoti", "", marks=COMPILER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "by"), [("torchscript", "trace"), ("torchscript", "script"), ("export", ""), ("onnx", ""), AOTI]
+)
+def test_the_same_picture_gets_the_same_answer(kind, by, network, real, eager, tmp_path, capsys):
+    model, meta = network
+    path = export.export(model, meta, kind, tmp_path, real, by)
+    assert "differs from eager by" in capsys.readouterr().out and [p.name for p in tmp_path.iterdir()] == [path.name]
+    opened = engine.open_model(path, 1)
+    assert opened.meta["classes"] == meta["classes"] and opened.meta["preprocessing"] == export.PREPROCESSING
+    files = [case.body for case in [*good_cases(12), *CASES.values()]]
+    for (status, given), (_, expected) in zip(engine.Predictor(opened)(files), eager(files), strict=True):
+        assert status == 200 and (given["width"], given["height"]) == (expected["width"], expected["height"])
+        shares = {c["name"]: c["probability"] for c in expected["classes"]}
+        assert given["classes"][0]["name"] == expected["classes"][0]["name"]
+        assert all(abs(c["probability"] - shares[c["name"]]) < 1e-4 for c in given["classes"] if c["name"] in shares)
+    for size in (1, 3, 33):
+        assert opened.run(np.zeros((size, 3, 32, 32), np.uint8)).shape == (size, 10)
+
+
+def test_an_export_that_answers_otherwise_is_an_error_with_the_figure(network, real, tmp_path, monkeypatch):
+    model, meta = network
+    wrong = models.Deployable(model.network, meta["mean"], [2 * s for s in meta["std"]]).eval()
+    monkeypatch.setitem(export.EXPORTERS, "onnx", lambda _, *rest: export.to_onnx(wrong, *rest))
+    with pytest.raises(
+        SystemExit, match=r"the onnx export differs from eager by [\d.]+ of the largest logit, at most 0.0001"
+    ):
+        export.export(model, meta, "onnx", tmp_path, real)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_of_one_batch_size_is_not_kept(network, real, tmp_path, monkeypatch):
+    model, meta = network
+
+    def fixed(model, example, path, meta, by):
+        program = torch.export.export(model, (example,))
+        torch.export.save(program, str(path), extra_files={"meta.json": json.dumps(meta)})
+
+    monkeypatch.setitem(export.EXPORTERS, "export", fixed)
+    with pytest.raises(SystemExit, match="the export export is of no use: it does not take a batch of 1 "):
+        export.export(model, meta, "export", tmp_path, real)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_models_are_named_in_one_line(onnx_file, tmp_path):
+    data = onnx_file.read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(data[: len(data) // 2])
+    for ending in engine.ENDINGS.values():
+        (tmp_path / f"text{ending}").write_text("Dear reader")
+    names = {"cut.onnx": "damaged", "gone.onnx": "no such file", "model.h5": "not an exported model"}
+    names |= {f"text{ending}": "damaged" for ending in engine.ENDINGS.values()}
+    for name, message in names.items():
+        with pytest.raises(engine.BadModel) as refusal:
+            engine.open_model(tmp_path / name)
+        assert name in str(refusal.value) and message in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(SystemExit, match="cut.onnx: damaged"):
+        tester.main(["--weights", str(tmp_path / "cut.onnx")])
+
+
+def test_a_damaged_onnx_file_never_answers(onnx_file):
+    rng, data = np.random.default_rng(0), onnx_file.read_bytes()
+    for length in rng.integers(0, len(data) - 1, 10):
+        with pytest.raises(engine.BadModel):
+            engine.open_onnx(data[:length])
+
+
+def test_test_py_reads_files_and_names_the_bad_ones(onnx_file, tmp_path, capsys):
+    (tmp_path / "sign.png").write_bytes(good_cases(1)[0].body)
+    (tmp_path / "letter.png").write_text("Dear reader")
+    with pytest.raises(SystemExit, match="2 of 3 files could not be read, the first being .*letter.png"):
+        tester.main([*(str(tmp_path / n) for n in ("sign.png", "letter.png", "gone.png")), "--weights", str(onnx_file)])
+    said = capsys.readouterr().out
+    assert "sign.png: stop " in said and "letter.png: not a picture" in said and "gone.png: No such file" in said
