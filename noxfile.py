@@ -45,7 +45,7 @@ def add_test_session(name: str, chapter: Path) -> None:
         if (chapter / "mmcv_check.py").exists():
             session.run("python", "mmcv_check.py")
         if name == "ch08" and os.getenv("DETECTRON2"):  # whatever pip takes: a folder, a wheel, an address
-            session.install("setuptools<81", "wheel")
+            session.install("setuptools<81", "wheel", "ninja")
             session.install("--no-build-isolation", os.environ["DETECTRON2"])
         session.run("python", "-m", "pytest", *session.posargs)
 
