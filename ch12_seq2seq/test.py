@@ -176,7 +176,7 @@ def test(
     lines = [f"{s}\t{' | '.join(references[s])}\t{join(tokens)}" for s, tokens in answers.items()]
     utils.write_atomic(out / "translations.tsv", "source\treferences\tanswer\n" + "\n".join(lines) + "\n")
     draw_lengths(result, out / "by_length.png")
-    middling = [source for source in answers if 7 <= len(codec.rules.cut(source)) <= 12]
+    middling = [source for source in answers if 5 <= len(codec.rules.cut(source)) <= 12]
     drawn = draw_attention(args, model, codec, {s: answers[s] for s in middling[:3]}, out / "attention.png", device)
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1, ensure_ascii=False))
     print(

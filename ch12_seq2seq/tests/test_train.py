@@ -169,22 +169,21 @@ def test_bench_prints_one_line_of_json(capsys):
         "--data",
         "sample",
         "--limit",
-        "200",
+        "2000",
         "--arch",
         "dot",
         "--width",
-        "16",
+        "32",
         "--hidden",
-        "16",
+        "32",
         "--device",
         "cpu",
     )
-    train.main([*words, "--bench", "--batch-size", "300"])
+    train.main([*words, "--bench"])
     figures = json.loads(capsys.readouterr().out)
-    assert (
-        figures["tokens_per_s"] > figures["course_tokens_per_s"] > 0 and figures["padding"] < figures["course_padding"]
-    )
-    assert figures["speedup_over_course"] > 1 and figures["step_gflops"] > 0 and 0 < figures["utilisation"] < 1.5
+    assert figures["tokens_per_s"] > figures["course_tokens_per_s"] > 0
+    assert figures["speedup_over_course"] > 1 and figures["padding"] < figures["course_padding"]
+    assert figures["step_gflops"] > 0 and 0 < figures["utilisation"] < 1.5
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------------------
