@@ -158,7 +158,13 @@ def int8_ao(model: models.Deployable, pictures: Tensor) -> torch.export.Exported
         with torch.no_grad():
             for batch in pictures.split(32):
                 prepared(batch)
-        return export.capture(convert_pt2e(prepared), pictures[:2])
+        converted = convert_pt2e(prepared)
+    used = {node.target for node in converted.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*converted.named_parameters(), *converted.named_buffers()]:
+        if name not in used:  # the float weights stay behind, and would be saved beside the 8-bit ones
+            module, _, last = name.rpartition(".")
+            delattr(converted.get_submodule(module), last)
+    return export.capture(converted, pictures[:2])
 
 
 def compiled(program: torch.export.ExportedProgram):
