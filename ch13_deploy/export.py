@@ -46,7 +46,7 @@ def to_torchscript(model: nn.Module, example: Tensor, path: Path, meta: dict, by
 
 
 def capture(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """The whole graph, for every batch size. The example is saved with it: a copy, as a view brings along all it is a view of."""
+    """The whole graph, for every batch size. The example is saved with it: a copy, as a view would bring its whole set."""
     return torch.export.export(model, (example.clone(),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
