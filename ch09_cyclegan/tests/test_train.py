@@ -56,7 +56,7 @@ def start_and_kill(command, run, epochs):
     process = subprocess.Popen(
         command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
-    deadline = time.time() + 100
+    deadline = time.time() + 300
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
         assert process.poll() is None, process.stderr.read().decode()
         assert time.time() < deadline

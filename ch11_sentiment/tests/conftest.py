@@ -35,7 +35,7 @@ def run_script():
 
     def run(*words, **kwargs):
         command = [sys.executable, *map(str, words)]
-        return subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=120, **kwargs)
+        return subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=300, **kwargs)
 
     return run
 

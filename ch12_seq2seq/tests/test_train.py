@@ -46,7 +46,7 @@ def start(command, run, epochs):
     process = subprocess.Popen(
         command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
-    deadline = time.time() + 100
+    deadline = time.time() + 300
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
         assert process.poll() is None, process.stderr.read().decode()
         assert time.time() < deadline
@@ -73,7 +73,7 @@ def test_killed_and_resumed_on_two_processes_is_as_good_as_one(tmp_path):
     killed = tmp_path / "killed"
     start([*TORCHRUN, *words, "--run", killed], killed, epochs=1)
     assert len(metrics(killed)) < 1 + 3, "it was over before the kill"
-    subprocess.run([*TORCHRUN, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=100)
+    subprocess.run([*TORCHRUN, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
     histories = [utils.load_checkpoint(tmp_path / name / "last.pt")["history"] for name in ("single", "killed")]
     for one, two in zip(*histories, strict=True):
         assert (one["train_loss"], one["val_loss"]) == pytest.approx((two["train_loss"], two["val_loss"]), rel=2e-3)

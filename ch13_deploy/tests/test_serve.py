@@ -74,7 +74,7 @@ def running(model: Path, folder: Path, *words, **environment):
     with open(log, "w") as out:
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=os.environ | environment)
     try:
-        deadline = time.time() + 30
+        deadline = time.time() + 120
         while not (found := re.search(r"on http://127.0.0.1:(\d+)", log.read_text())):
             assert process.poll() is None and time.time() < deadline, log.read_text()
             time.sleep(0.05)
