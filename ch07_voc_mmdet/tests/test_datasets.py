@@ -227,3 +227,11 @@ def test_describes_and_draws(own_scenes, tmp_path, capsys):
     assert "6 pictures (0 empty)" in capsys.readouterr().out
     with Image.open(tmp_path / "preview.png") as sheet:
         assert sheet.size == (1280, 512)
+
+
+def test_boxes_are_drawn_where_they_are():
+    blank = Image.new("RGB", (60, 50), "white")
+    pixels = np.asarray(voc.draw_boxes(blank, [(10, 20, 40, 45)], ["cat"], ["red"]))
+    red = (pixels == (255, 0, 0)).all(2)
+    assert red[20:45, 10].all() and red[20:45, 39].all() and red[20, 10:40].all() and red[44, 10:40].all()
+    assert not red[46:].any() and not red[:, 41:].any() and (pixels[22:43, 12:38] == 255).all()
