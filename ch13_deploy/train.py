@@ -196,7 +196,8 @@ def train(args: Namespace, device: torch.device) -> Path:
     meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
     meta["image_size"] = train_split.images.shape[-1]
 
-    model = models.build(args.arch, len(data.classes)).to(device, memory_format=torch.channels_last)
+    layout = torch.contiguous_format if args.shard else torch.channels_last  # the faster one, which FSDP2 does not take
+    model = models.build(args.arch, len(data.classes)).to(device, memory_format=layout)
     prepare = models.Deployable(nn.Identity(), mean, std).to(device)  # the preprocessing alone
     parameters = models.count_parameters(model)
     model = distribute(model, args, device) if world() > 1 else model
