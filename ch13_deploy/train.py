@@ -15,7 +15,7 @@ import math
 import os
 import time
 from argparse import Namespace
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -71,6 +72,23 @@ def continue_after_restart(args: Namespace) -> None:
             if json.loads(path.read_text("utf-8")).get("launch") == os.environ.get("TORCHELASTIC_RUN_ID"):
                 args.run = args.resume = str(path.parent)
                 return say(f"a process died: all start again, and go on with {args.run}")
+
+
+@contextmanager
+def processes(device: torch.device):
+    """Joins the processes that torchrun started (NCCL on CUDA, else gloo), each start of them under names of its own: its store
+    of addresses outlives them, and after a restart they might look for each other where those that died had been."""
+    if world() == 1:
+        yield
+        return
+    store, number, count = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def distribute(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
@@ -239,7 +257,7 @@ def main(argv=None) -> None:
     args = parse(argv)
     device = utils.pick_device(args.device)
     utils.keep_freed_memory()
-    with utils.processes(device):
+    with processes(device):
         train(args, device)
 
 
