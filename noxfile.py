@@ -136,7 +136,7 @@ def names_in(path: Path) -> set[str]:
     """The functions, classes, methods (Class.method) and constants of a module."""
     names = set()
     for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
             names |= {f"{node.name}.{child.name}" for child in node.body if isinstance(child, ast.FunctionDef)}
