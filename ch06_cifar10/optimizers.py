@@ -49,7 +49,8 @@ class Muon(torch.optim.Optimizer):
 
     A filter bank (out, in, k, k) is a matrix (out, in * k * k). Its momentum is replaced by the nearest orthogonal matrix,
     so that every direction learns at the same pace, and the rare ones are not drowned. The filters keep the norm
-    sqrt(out): batch norm undoes any scale, so a growing one would only slow them down. `lr` is the convolutions' rate.
+    sqrt(out): batch norm undoes any scale, so a growing one would only slow them down; what nothing undoes, the last layer
+    and the biases, decays a little. `lr` is the convolutions' rate.
     """
 
     def __init__(self, model: nn.Module, lr: float, momentum: float = 0.6):
@@ -58,9 +59,9 @@ class Muon(torch.optim.Optimizer):
         heads = [p for _, p in named if p.ndim == 2]
         biases = [p for _, p in named if p.ndim < 2]
         groups = [
-            {"params": filters, "lr": lr, "momentum": momentum, "orthogonal": True},
-            {"params": heads, "lr": 0.67, "momentum": 0.8503, "orthogonal": False},
-            {"params": biases, "lr": 0.053, "momentum": 0.8538, "orthogonal": False},
+            {"params": filters, "lr": lr, "momentum": momentum, "decay": 0.0, "orthogonal": True},
+            {"params": heads, "lr": 0.67, "momentum": 0.85, "decay": 0.003, "orthogonal": False},
+            {"params": biases, "lr": 0.053, "momentum": 0.85, "decay": 0.038, "orthogonal": False},
         ]
         super().__init__([group for group in groups if group["params"]], {})
 
@@ -69,8 +70,9 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.mul_(group["momentum"]).add_(p.grad)
-                update = p.grad + group["momentum"] * momentum  # Nesterov: a step ahead
+                gradient = p.grad + group["decay"] * p
+                momentum.mul_(group["momentum"]).add_(gradient)
+                update = gradient + group["momentum"] * momentum  # Nesterov: a step ahead
                 if group["orthogonal"]:
                     update = orthogonalize(update.flatten(1)).view_as(p)
                     p.mul_(len(p) ** 0.5 / p.norm())

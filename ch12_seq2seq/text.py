@@ -6,6 +6,7 @@ A token is a Chinese character (or a jieba word), a word, a digit or a mark; the
 `"".join(tokens)` is the text again, in every language, and a translation needs no rules to put its spaces right.
 """
 
+import os
 import re
 import sys
 import unicodedata
@@ -34,10 +35,13 @@ def simplifier() -> opencc.OpenCC:
 
 @cache
 def segmenter():
+    """jieba, silent. Its cache, which it reads with marshal, lies in data/cache, not in /tmp, where all may write."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its source, which is older than this Python
         import jieba  # here, as it takes a second to read its dictionary, and only --chinese jieba wants it
     jieba.setLogLevel("ERROR")
+    os.makedirs("data/cache", exist_ok=True)
+    jieba.dt.tmp_dir = os.path.abspath("data/cache")
     jieba.initialize()
     return jieba
 

@@ -65,6 +65,7 @@ def measure_formats(runs: dict, pictures: np.ndarray, rounds: int) -> list[dict]
     times = {(name, size): [] for size in SIZES for name in runs}
     for turn in range(-3, rounds):  # the first three warm up: they allocate, and compile
         for name, size in times:
+            runs[name](pictures[:size])  # untimed: the runtime before this one leaves its threads spinning for a while
             start = time.perf_counter()
             runs[name](pictures[:size])
             if turn >= 0:
@@ -144,12 +145,20 @@ def put_load(url: str, token: str | None, requests: int, clients: int = 32, *wor
     return json.loads(done.stdout)
 
 
+SERVICES = {  # name: serve.py's words
+    "asgi": ("asgi",),
+    "torchserve": ("torchserve",),
+    "torchserve-1": ("torchserve", "--max-batch", "1"),  # a picture at a time, as it does when nobody configures it
+    "ray": ("ray",),
+}
+
+
 def measure_services(names: list[str], model: Path, requests: int) -> list[dict]:
     rows = []
     for name in names:
-        folder = Path(tempfile.mkdtemp(prefix="bench-"))
+        folder, (how, *words) = Path(tempfile.mkdtemp(prefix="bench-")), SERVICES[name]
         try:
-            with service(name, model, folder, "--no-access-log") as (url, token, _):
+            with service(how, model, folder, "--no-access-log", *words) as (url, token, _):
                 put_load(url, token, requests // 4)  # warms up: connections, the Java compiler
                 for clients, count in ((1, requests // 4), (32, requests)):
                     rows.append({"service": name} | put_load(url, token, count, clients))
@@ -189,8 +198,8 @@ def print_rows(rows: list[dict]) -> None:
     for i, row in enumerate(rows):
         row = {key: value for key, value in row.items() if key not in ("requests", "seconds", "statuses", "unexpected")}
         if i == 0:
-            print("".join(f"{key:>12}" for key in row))
-        print("".join(f"{value:>12,.2f}" if isinstance(value, float) else f"{value:>12}" for value in row.values()))
+            print("".join(f"{key:>13}" for key in row))
+        print("".join(f"{value:>13,.2f}" if isinstance(value, float) else f"{value:>13}" for value in row.values()))
 
 
 FORMATS = ("eager", "compiled", "torchscript", "export", "aoti", "onnx", "int8")
@@ -199,7 +208,7 @@ FORMATS = ("eager", "compiled", "torchscript", "export", "aoti", "onnx", "int8")
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="default: all")
-    parser.add_argument("--services", nargs="+", choices=("asgi", "torchserve", "ray"), help="measure these instead")
+    parser.add_argument("--services", nargs="+", choices=SERVICES, help="measure these instead")
     parser.add_argument("--soak", type=int, metavar="N", help="N requests to the default service, half of them bad")
     parser.add_argument("--weights", metavar="FILE", help="default: weights/resnet10.safetensors")
     parser.add_argument("--model", metavar="FILE", help="for --services: an .onnx file (default: the shipped weights)")

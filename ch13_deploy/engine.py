@@ -136,9 +136,11 @@ class Predictor:
             except picture.Refused as why:
                 answers.append((why.status, {"error": str(why)}))
         if good:
-            for i, shares in zip(good, softmax(self.engine.run(np.stack(pixels))), strict=True):
-                best = np.argsort(-shares)[: self.top].tolist()
+            shares = softmax(self.engine.run(np.stack(pixels)))
+            best = np.argsort(-shares, axis=1)[:, : self.top]
+            shares = np.take_along_axis(shares, best, axis=1).astype(float).round(6)
+            for i, row, names in zip(good, shares.tolist(), best.tolist(), strict=True):
                 answers[i][1]["classes"] = [
-                    {"name": self.classes[k], "probability": round(float(shares[k]), 6)} for k in best
+                    {"name": self.classes[k], "probability": share} for k, share in zip(names, row, strict=True)
                 ]
         return answers

@@ -34,7 +34,7 @@ class Settings:
     port: int = 8000
     workers: int = 1
     threads: int = 1  # of each worker
-    max_batch: int = 32
+    max_batch: int = 16
     batch_wait: float = 0.0  # seconds to wait for a fuller batch
     max_queue: int = 256  # requests
     max_body: int = 10_000_000  # bytes

@@ -128,7 +128,7 @@ async def run(settings: Settings, sock: socket.socket) -> None:
     Protocol.head_seconds = settings.timeout
     config = uvicorn.Config(
         make_app(pool), http=Protocol, lifespan="off", ws="none", log_config=None, access_log=False, server_header=False,
-        limit_concurrency=4 * settings.max_queue + 256, timeout_keep_alive=30,
+        proxy_headers=False, limit_concurrency=4 * settings.max_queue + 256, timeout_keep_alive=30,
         timeout_graceful_shutdown=int(settings.timeout) + 5,
     )  # fmt: skip
     server = Server(config, pool)

@@ -13,6 +13,11 @@ CHAPTER = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHAPTER))
 
 
+def pytest_configure(config):
+    """visdom's own warnings, which nobody here can mend."""
+    config.addinivalue_line("filterwarnings", "ignore:The 'warn' method is deprecated:DeprecationWarning")
+
+
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="cpu or cuda: where the tests of train.py and lessons compute")
 

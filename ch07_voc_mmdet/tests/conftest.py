@@ -22,6 +22,12 @@ def need_operators():
         pytest.skip(reason, allow_module_level=True)
 
 
+def pytest_configure(config):
+    """mmdet and mmengine's own warnings, which nobody here can mend."""
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:invalid escape sequence:DeprecationWarning")
+
+
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
 

@@ -16,6 +16,11 @@ CHAPTER = Path(__file__).parents[1]
 sys.path.insert(0, str(CHAPTER))
 
 
+def pytest_configure(config):
+    """pycocotools's own warnings, which nobody here can mend."""
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
 
