@@ -80,10 +80,14 @@ def train(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure the speed of a chapter, or of all that can: nox -s bench -- ch06 --arch resnet18 --precision bf16"""
     name, *words = session.posargs or [""]
-    for chapter in [name] if name else [key for key, path in CHAPTERS.items() if (path / "bench.py").exists()]:
-        python = chapter_python(session, chapter)
-        session.chdir(CHAPTERS[chapter[:4]])
-        session.run(python, "train.py", "--bench", *words, external=True)
+    able = [key for key, path in CHAPTERS.items() if (path / "bench.py").exists()]
+    if name and name[:4] not in able:
+        session.error(f"nothing to measure in {name!r}; there is in: {', '.join(able)}")
+    for chapter in [name[:4]] if name else able:
+        python, folder = chapter_python(session, chapter), CHAPTERS[chapter]
+        session.chdir(folder)
+        alone = "__main__" in (folder / "bench.py").read_text("utf-8")  # ch13 measures more than training
+        session.run(python, *(["bench.py"] if alone else ["train.py", "--bench"]), *words, external=True)
 
 
 @nox.session
