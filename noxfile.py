@@ -114,7 +114,8 @@ def broken_links() -> list[str]:
     """Links and pictures in Markdown files that lead to no file."""
     faults = []
     for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("ch*_*/*.md")]):
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+        text = page.read_text("utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) + re.findall(r'src="([^"]+)"', text):
             if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists():
                 faults.append(f"{page.relative_to(ROOT)}: the link to {target} leads nowhere")
     return faults
