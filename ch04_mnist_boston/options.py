@@ -27,7 +27,7 @@ RECIPES = {
         "lenet5": (10, 128, 3e-3, 1e-2, 0.0, 0.0),
         "alexnet": (10, 128, 3e-4, 1e-2, 0.0, 0.0),
         "mlp": (15, 128, 2e-3, 1e-2, 0.0, 0.0),
-        "convnet": (10, 128, 4e-3, 5e-2, 1.0, 0.998),
+        "convnet": (12, 128, 4e-3, 5e-2, 1.0, 0.998),
     },
     "denoise": {arch: (5, 64, 3e-3, 1e-4) for arch in models.MODELS["denoise"]},
 }

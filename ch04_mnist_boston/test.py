@@ -144,7 +144,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, 
     """Saves the weights to share, with how they were made and what they score."""
     if not saved:
         fail("--export saves the weights of a run: name it with --run")
-    flags = "".join(f" --{name} {saved[name]}" for name in ("limit", "epochs") if saved.get(name))
+    flags = "".join(f" --{name} {saved[name]}" for name in ("limit", "epochs", "precision") if saved.get(name))
     command = f"python train.py {args.task} --arch {meta['arch']} --data {meta['data']} --seed {saved['seed']}{flags}"
     score = {name: value for name, value in result.items() if isinstance(value, (int, float, str))}
     utils.save_weights(args.export, model, **meta, command=command, score=score | {"torch": torch.__version__})
