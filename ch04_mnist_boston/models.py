@@ -163,8 +163,8 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: 
 class ConvNet(nn.Module):
     """The chapter's own: five convolutions with batch normalisation (Ioffe and Szegedy 2015), one linear layer.
 
-    Strides halve the picture early, so that little is computed at 28x28, where normalising costs a CPU as much as the
-    convolution. The 7x7 map goes to the linear layer as it is: where a stroke lies tells digits apart.
+    Strides halve the picture early, so that little is computed at 28x28, where it costs most. The 7x7 map goes to the
+    linear layer as it is: where a stroke lies tells digits apart.
     """
 
     def __init__(self, num_classes: int = 10, image_size: int = 28):
