@@ -17,7 +17,7 @@ HINT = (
     "of the same name in .txt says which is which. A free font with Chinese: Noto Sans CJK (Debian and Ubuntu: apt install\n"
     "fonts-noto-cjk); or name a font file with --font FILE."
 )
-LIKELY = "CJK|Noto Sans SC|Source Han|WenQuanYi|SimHei|SimSun|YaHei|PingFang|Heiti|Hiragino|Droid Sans Fallback"
+LIKELY = "cjk|notosanssc|sourcehan|wqy|simhei|simsun|msyh|pingfang|heiti|hiragino|droidsansfallback|uming|ukai"
 
 
 def has(path: str, characters: set[str]) -> bool:
@@ -31,10 +31,10 @@ def has(path: str, characters: set[str]) -> bool:
 
 @cache
 def installed() -> list[str]:
-    """The font files of this machine: matplotlib's own first, then those that likely have Chinese, as there may be
-    a thousand."""
-    fonts = sorted(font_manager.fontManager.ttflist, key=lambda font: not re.search(LIKELY, font.name))
-    return list(dict.fromkeys([font_manager.findfont("DejaVu Sans"), *(font.fname for font in fonts)]))
+    """The font files of this machine: matplotlib's own first, then those that likely have Chinese, as there may be a
+    thousand. Looked for anew: the list that matplotlib keeps may be older than a font that was just installed."""
+    fonts = sorted(font_manager.findSystemFonts(), key=lambda path: not re.search(LIKELY, Path(path).name, re.I))
+    return [font_manager.findfont("DejaVu Sans"), *fonts]
 
 
 def find_font(text: str, named: str | None = None) -> font_manager.FontProperties | None:

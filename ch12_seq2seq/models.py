@@ -91,10 +91,13 @@ class Encoder(nn.Module):
 class Attention(nn.Module):
     """query (N, T, H), memory (N, S, H), mask (N, S), True where padding -> context (N, T, H), weights (N, T, S).
 
-    dot       q . m                   Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine
-    general   q . W m                 Translation", section 3.1
+    dot       q . m / sqrt(H)         Luong et al. 2015, "Effective Approaches to Attention-based Neural Machine
+    general   q . W m / sqrt(H)       Translation", section 3.1
     concat    v . tanh(W [q; m])      the same; and, as W [q; m] = W1 q + W2 m, also the additive score of Bahdanau et al.
                                       2015, "Neural Machine Translation by Jointly Learning to Align and Translate"
+
+    The sqrt(H) is Vaswani et al.'s. Without it the sums over H products are large, each word looks at one other with a
+    weight of 1, and a softmax that is sure hardly learns: see the README for what that costs.
     """
 
     def __init__(self, score: str, hidden: int):
@@ -111,7 +114,7 @@ class Attention(nn.Module):
         if self.score == "concat":
             scores = self.v(torch.tanh(self.of_query(query)[:, :, None] + keys[:, None])).squeeze(3)
         else:
-            scores = query @ keys.transpose(1, 2)
+            scores = query @ keys.transpose(1, 2) / math.sqrt(query.shape[2])
         weights = scores.masked_fill(mask[:, None], -torch.inf).softmax(2)
         return weights @ memory, weights
 

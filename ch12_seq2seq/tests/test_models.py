@@ -73,9 +73,9 @@ def test_attention_is_a_share_of_each_source_position(small, arch):
 def score_of(attend, q, m):
     """Of one query and one memory vector, written as in the papers."""
     if attend.score == "dot":
-        return q @ m
+        return q @ m / 8**0.5
     if attend.score == "general":
-        return q @ attend.of_memory.weight @ m
+        return q @ attend.of_memory.weight @ m / 8**0.5
     matrix = torch.cat([attend.of_query.weight, attend.of_memory.weight], 1)
     return attend.v.weight[0] @ torch.tanh(matrix @ torch.cat([q, m]) + attend.of_memory.bias)
 

@@ -15,6 +15,7 @@ import heatmap
 import metrics
 import models
 import sample
+import search
 import test as tester
 import utils
 from text import Rules
@@ -103,6 +104,27 @@ def test_shipped_weights_answer_right_after_clone(run_script):
     assert done.stdout == "我爱你。\n"
 
 
+def test_shipped_weights_translate_plain_sentences():
+    """Sentences of a phrase book, and what a reader of Chinese would accept; two of the twelve may go wrong."""
+    right = {
+        "Where is the station?": ["车站在哪里？", "车站在哪？", "车站在哪儿？"],
+        "I bought two books.": ["我买了两本书。", "我买了二本书。"],
+        "She is my friend.": ["她是我的朋友。", "她是我朋友。"],
+        "He is a teacher.": ["他是老师。", "他是个老师。", "他是一名老师。", "他是一个老师。"],
+        "What is your name?": ["你叫什么名字？", "你的名字是什么？", "你叫什么？"],
+        "I don't know.": ["我不知道。"],
+        "Thank you.": ["谢谢你。", "谢谢。", "谢谢您。"],
+        "I can speak Chinese.": ["我会讲中文。", "我会说中文。", "我会说汉语。"],
+        "Do you like music?": ["你喜欢音乐吗？"],
+        "My mother is cooking.": ["我妈妈在做饭。", "我妈妈正在做饭。", "我母亲在做饭。", "我母亲正在做饭。"],
+        "We are students.": ["我们是学生。"],
+        "I have never been to China.": ["我从来没去过中国。", "我从没去过中国。", "我没去过中国。"],
+    }
+    model, codec, _, _ = tester.load_model(tester.parse(["--weights", str(tester.WEIGHTS), *CPU]), torch.device("cpu"))
+    answers = search.as_text(search.translate(model, codec, list(right), torch.device("cpu"), beam=5))
+    assert sum(answer in right[text] for text, answer in zip(right, answers, strict=True)) >= 10, answers
+
+
 def test_shipped_weights_state_how_they_were_made():
     state, meta = utils.load_weights(tester.WEIGHTS)
     assert tester.WEIGHTS.stat().st_size <= 10e6
@@ -148,6 +170,11 @@ def test_a_font_that_has_the_characters_is_used(tmp_path, monkeypatch):
     assert heatmap.find_font("see").get_file() == "latin.ttf"
     assert heatmap.find_font("看见 see").get_file() == "cjk.ttf"
     assert heatmap.find_font("看", named="latin.ttf") is None
+
+
+def test_fonts_that_likely_have_chinese_are_looked_at_first(monkeypatch):
+    monkeypatch.setattr(heatmap.font_manager, "findSystemFonts", lambda: ["/f/a.ttf", "/f/NotoSansCJK-Regular.ttc"])
+    assert heatmap.installed.__wrapped__()[1:] == ["/f/NotoSansCJK-Regular.ttc", "/f/a.ttf"]
 
 
 def test_a_map_of_a_translation(weights, tmp_path, capsys):
