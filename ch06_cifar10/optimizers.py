@@ -50,7 +50,8 @@ class Muon(torch.optim.Optimizer):
     A filter bank (out, in, k, k) is a matrix (out, in * k * k). Its momentum is replaced by the nearest orthogonal matrix,
     so that every direction learns at the same pace, and the rare ones are not drowned. The filters keep the norm
     sqrt(out): batch norm undoes any scale, so a growing one would only slow them down; what nothing undoes, the last layer
-    and the biases, decays a little. `lr` is the convolutions' rate.
+    and the biases, decays a little. `lr` is the convolutions' rate, and moves the others with it. That of the biases looks
+    huge, and is Jordan's: he sums the loss over the batch where here it is the mean.
     """
 
     def __init__(self, model: nn.Module, lr: float, momentum: float = 0.6):
@@ -58,10 +59,11 @@ class Muon(torch.optim.Optimizer):
         filters = [p for _, p in named if p.ndim == 4]
         heads = [p for _, p in named if p.ndim == 2]
         biases = [p for _, p in named if p.ndim < 2]
+        share = lr / 0.12
         groups = [
             {"params": filters, "lr": lr, "momentum": momentum, "decay": 0.0, "orthogonal": True},
-            {"params": heads, "lr": 0.67, "momentum": 0.85, "decay": 0.003, "orthogonal": False},
-            {"params": biases, "lr": 0.053, "momentum": 0.85, "decay": 0.038, "orthogonal": False},
+            {"params": heads, "lr": 0.67 * share, "momentum": 0.85, "decay": 0.003, "orthogonal": False},
+            {"params": biases, "lr": 53.0 * share, "momentum": 0.85, "decay": 4e-5, "orthogonal": False},
         ]
         super().__init__([group for group in groups if group["params"]], {})
 

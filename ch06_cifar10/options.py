@@ -19,9 +19,9 @@ RECIPES = {
     "resnet18": (100, 512, "sgd", 0.4, 5e-4, "onecycle", 0.1, 4, 8),
     "resnet50": (100, 512, "sgd", 0.4, 5e-4, "onecycle", 0.1, 4, 8),
     "torchvision_resnet18": (60, 256, "sgd", 0.1, 5e-4, "onecycle", 0.1, 4, 8),
-    "fastnet": (12, 1000, "muon", 0.12, 0.0, "linear", 0.2, 2, 0),
+    "fastnet": (10, 1000, "muon", 0.12, 0.0, "linear", 0.2, 2, 0),
 }
-SMALL_FIRST = {"fastnet": (24, 5 / 12)}  # pictures of 24 pixels for the first 5 of 12 epochs: half the work each
+SMALL_FIRST = {"fastnet": (24, 0.3)}  # pictures of 24 pixels for the first 3 of 10 epochs: half the work each
 SAMPLE_EPOCHS = 14  # enough for the sample's simple pictures
 
 

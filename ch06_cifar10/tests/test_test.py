@@ -95,7 +95,7 @@ def test_other_classes_than_the_networks_are_refused(weights, tmp_path):
         tester.main(["--weights", str(weights), "--data", "sample", "--out", str(tmp_path), "--device", "cpu"])
 
 
-@pytest.mark.parametrize(("arch", "at_least"), [("mobilenet", 0.87), ("fastnet", 0.93)])
+@pytest.mark.parametrize(("arch", "at_least"), [("mobilenet", 0.87), ("fastnet", 0.94)])
 def test_shipped_weights_load_and_state_their_score(arch, at_least, tmp_path, capsys):
     """They were trained on photographs; on the sample's drawings they are measured to be far better than chance."""
     path = tester.WEIGHTS.with_name(f"{arch}.safetensors")

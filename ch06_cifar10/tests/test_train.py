@@ -251,6 +251,21 @@ def test_orthogonalize_brings_all_singular_values_near_one():
         assert (result * nearest).sum() / (result.norm() * nearest.norm()) > 0.95
 
 
+def test_muon_moves_filters_head_and_biases_alike():
+    """A rate for a summed loss, used with a mean one, would leave the biases where they are."""
+    torch.manual_seed(0)
+    model = models.build("fastnet")
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = optimizers.make_optimizer(model, "muon", 0.12, 0.0)
+    images, labels = torch.randn(64, 3, 16, 16), torch.arange(64) % 10
+    for _ in range(5):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters() if p.requires_grad}
+    assert len(moved) == 13 and all(0.02 < distance < 5 for distance in moved.values()), moved
+
+
 @pytest.mark.parametrize(
     ("name", "rates"),
     [
