@@ -12,7 +12,7 @@ RECURRENT = (12, 2000, 2e-3, 0.01, 0.05, 0.1)
 RECIPES = dict.fromkeys(models.MODELS, RECURRENT) | {"transformer": (24, 2000, 1.5e-3, 0.01, 0.1, 0.1)}
 SIZES = ("width", "hidden", "layers", "decoder_layers", "heads", "feedforward", "dropout")  # what MODELS may say
 SAMPLE = {"width": 128, "hidden": 256, "heads": 4, "layers": 2, "decoder_layers": 2, "feedforward": 256, "dropout": 0.1}
-SAMPLE_EPOCHS = 8  # of small networks: its sentences are short and its words few
+SAMPLE_EPOCHS = 5  # of small networks: its sentences are short and its words few
 
 
 def parse(doc: str, argv=None) -> argparse.Namespace:
