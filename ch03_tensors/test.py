@@ -138,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     draw_fit(model, meta, data, run / "fit.png")
     for name, value in result.items():
         print(f"{name:<14} {value:.4f}" if isinstance(value, float) else f"{name:<14} {value}")
-    print(f"wrote {run / 'test.json'} and {run / 'fit.png'}")
+    print(f"wrote {run}: test.json, fit.png")
 
 
 if __name__ == "__main__":

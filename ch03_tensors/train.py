@@ -248,8 +248,8 @@ def log(writer: SummaryWriter, row: dict) -> None:
 def finish(run: Path, args: argparse.Namespace, data: datasets.Data, history: list[dict]) -> None:
     best = min(history, key=lambda row: row["val_loss"])
     score = "val_accuracy" if data.classes else "val_rmse"
-    say(f"{args.arch} on {args.problem} ({data.name}): {score} {best[score]:.4f} in epoch {best['epoch']}, the best")
-    say(f"wrote {run}: " + ", ".join(sorted(path.name for path in run.iterdir())))
+    say(f"{args.arch} on {args.problem} ({data.name}): {score} {best[score]:.4f} in epoch {best['epoch']}")
+    say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
     say(f"now: python test.py --run {run}")
 
 

@@ -135,9 +135,8 @@ def test_pictures(args: argparse.Namespace, run: Path | None, device: torch.devi
 
 def write(out: Path, result: dict, about: dict) -> None:
     utils.write_atomic(out / "test.json", json.dumps(about | {"torch": torch.__version__} | result, indent=1))
-    print(
-        f"wrote {out}: test.json and {', '.join(sorted(p.name for p in out.glob('*.png') if p.name != 'curves.png'))}"
-    )
+    pictures = sorted(path.name for path in out.glob("*.png") if path.name != "curves.png")
+    print(f"wrote {out}: {', '.join(['test.json', *pictures])}")
 
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, result: dict) -> None:

@@ -168,8 +168,9 @@ def finish(run: Path) -> None:
         rows = [line.split(",") for line in (run / "metrics.csv").read_text("utf-8").splitlines()]
         history = [dict(zip(rows[0], map(float, row), strict=True)) for row in rows[1:]]
         best = max(history, key=lambda row: row.get("val_mAP50", row["epoch"]))
-        shown = [f"{name} {best[name]:g}" for name in ("epoch", "val_mAP50", "val_mAP") if name in best]
-        say(f"best: {', '.join(shown)}")
+        names = ("val_mAP50", "val_mAP") if "val_mAP50" in best else ("train_loss",)
+        say(f"{run.name}: {', '.join(f'{name} {best[name]:.4f}' for name in names)} in epoch {best['epoch']:.0f}")
+        say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
         say(f"now: python test.py --run {run}; python analyze_log.py {run}")
 
 

@@ -197,7 +197,8 @@ def train(args: Namespace, device: torch.device) -> Path:
     if writer:
         writer.close()
         draw_curves(progress["history"], run / "curves.png")
-        say(f"{progress['seconds']:.0f} s of training; wrote {run}: {', '.join(sorted(p.name for p in run.iterdir()))}")
+        say(f"{args.mode} on {data.name}: {args.epochs} epochs; {progress['seconds']:.0f} s of training")
+        say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
         say(f"now: python test.py --run {run}")
     return run
 

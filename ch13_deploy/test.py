@@ -73,7 +73,8 @@ def test(args: argparse.Namespace, tested: engine.Engine, path: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
     print(f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name}", end=" ")
-    print(f"({len(split):,} pictures, {seconds:.1f} s); wrote {out / 'test.json'}")
+    print(f"({len(split):,} pictures, {seconds:.1f} s)")
+    print(f"wrote {out}: test.json")
     if args.export:
         export(args, path, result)
 

@@ -249,6 +249,7 @@ def train(args: Namespace, device: torch.device) -> Path:
         utils.draw_curves(progress["history"], run / "curves.png")
         best = max(progress["history"], key=lambda row: row["val_accuracy"])
         say(f"{args.arch} on {data.name}: val_accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
+        say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
         say(f"now: python test.py --run {run}")
     return run
 
