@@ -24,6 +24,7 @@ import torch.nn.functional as F
 import datasets
 import models
 import options
+import pictures
 from augment import Augment
 from optimizers import make_optimizer
 
@@ -99,10 +100,10 @@ def measure_loaders(args: Namespace, device: torch.device, count: int = 2000) ->
     batch = min(args.batch_size, 500)
     with tempfile.TemporaryDirectory() as folder:
         datasets.export(datasets.Data("bench", data.classes, {"train": split}), Path(folder), verbose=False)
-        files = datasets.list_files(Path(folder) / "TRAIN", data.classes)
+        files = pictures.list_classes(Path(folder) / "TRAIN", Path(folder), data.classes)
         loaders = {
             "tensor_loader": datasets.TensorLoader(split, batch, device, Augment(4, True)),
-            "file_loader": datasets.FileLoader(files, 32, batch, device, train=True, workers=2),
+            "file_loader": datasets.FileLoader(files, 32, batch, device, Augment(4, True), workers=2),
         }
         times = {name: [] for name in loaders}
         for _ in range(ROUNDS):
@@ -114,7 +115,7 @@ def measure_loaders(args: Namespace, device: torch.device, count: int = 2000) ->
 
 
 def run(args: Namespace, device: torch.device) -> None:
-    options.fill_in_recipe(args, "none")
+    options.fill_in_recipe(args)
     about = {"arch": args.arch, "device": str(device), "precision": args.precision, "batch_size": args.batch_size}
     about |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
     print(json.dumps(about | measure_steps(args, device) | measure_loaders(args, device)))

@@ -8,8 +8,7 @@ Two ways to feed a network, the same to the training loop:
   ImageFolder    the course's Dataset over picture files, in a DataLoader with worker processes (6-5)
 """
 
-import argparse
-import socket
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.utils import check_integrity
@@ -25,47 +24,58 @@ from torchvision.transforms import v2
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+import pictures
 import sample
+import utils
 from augment import Augment
-from utils import fail, rank, say, warn, world
+from pictures import Item
+from utils import Number, fail, fingerprint, rank, warn, world
 
 VAL_IMAGES = 5000  # of CIFAR-10's 50,000 training pictures; the other 45,000 train
 SPLIT_SEED = 2009  # which pictures are validation never depends on --seed, or runs could not be compared
 SAMPLE_SIZES = {"train": 4000, "val": 500, "test": 1000}
 DATA_HELP = "auto (default): cifar10 if it can be had, else sample; cifar10; sample; or a folder of class folders"
-IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
-PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+IMAGE_SIZES = Number(int, 1, 4096)
 
 
 @dataclass
 class Split:
-    """Pictures (N, 3, H, W) uint8 RGB and their class numbers (N,) int64."""
+    """Pictures (N, 3, H, W) uint8 RGB, their class numbers (N,) int64, and which samples they are (fingerprint, name)."""
 
     images: Tensor
     labels: Tensor
+    samples: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __add__(self, other: "Split") -> "Split":
-        return Split(torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels]))
+        images, labels = torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels])
+        return Split(images, labels, self.samples + other.samples)
 
 
 @dataclass
 class Data:
-    """A data set: its name, class names, and the splits that were asked for. `files`: the picture files of a split, if any."""
+    """A data set: its name, class names, and the splits that were asked for. Of your `own` pictures also the `files`."""
 
     name: str
     classes: list[str]
     splits: dict[str, Split]
-    files: dict[str, list[tuple[Path, int]]] = field(default_factory=dict)
+    files: dict[str, list[Item]] = field(default_factory=dict)
+    own: bool = False
 
 
 def select(split: Split | list, indices: Tensor) -> Split | list:
-    """The chosen pictures of a split, or the chosen names of a list of files."""
+    """The chosen pictures of a split, or the chosen ones of a list of files."""
     if isinstance(split, list):
         return [split[i] for i in indices.tolist()]
-    return Split(split.images[indices], split.labels[indices])
+    samples = [split.samples[i] for i in indices.tolist()] if split.samples else []
+    return Split(split.images[indices], split.labels[indices], samples)
+
+
+def samples_of(part: Split | list) -> dict[str, str]:
+    """{fingerprint: name} of a split or a list of files, as split.json has it."""
+    return pictures.samples(part) if isinstance(part, list) else dict(part.samples)
 
 
 def statistics(images: Tensor) -> tuple[list[float], list[float]]:
@@ -85,13 +95,16 @@ def load(
     parts: tuple = ("train", "val"),
     files_only: bool = False,
     limit: int | None = None,
+    run: dict | None = None,
 ) -> Data:
     """Loads the parts asked for ("train", "val", "test") of `name`: auto, cifar10, sample, or the path of a folder.
 
-    auto is CIFAR-10 if it is in `root` or can be downloaded, else the sample, with a warning. `image_size` is the side
-    in pixels (default: 32; 64 for your own folder); of the sample, `limit` pictures a part will do. Errors end the
+    auto is CIFAR-10 if it is in `root` or can be downloaded, else the sample, with a warning. A name that is the path of a
+    folder is that folder. `image_size` is the side in pixels (default: 32; 64 for your own folder); of the sample, `limit`
+    pictures a part will do. `run`: the split.json of a run, which says what may be tested. Errors end the
     program with one line.
     """
+    is_own = run["own"] if run and run["data"] == name else Path(name).exists()
     if name == "auto":
         try:
             return load_cifar10(root, image_size, parts)
@@ -101,13 +114,18 @@ def load(
                 f"{why}\nA score on the sample says nothing about CIFAR-10."
             )
             return load_sample(image_size, parts, limit)
-    if name == "cifar10":
+    if name == "cifar10" and not is_own:
         return load_cifar10(root, image_size, parts)
-    if name == "sample":
+    if name == "sample" and not is_own:
         return load_sample(image_size, parts, limit)
     if Path(name).is_dir():
-        return load_folder(Path(name), image_size or 64, parts, files_only)
+        return load_folder(Path(name), image_size or 64, parts, files_only, run)
     fail(f"--data {name}: not cifar10, sample or auto, and there is no folder of that name")
+
+
+def numbered(images: Tensor, part: str) -> list[tuple[str, str]]:
+    """(fingerprint, name) of pictures that have no file."""
+    return [(fingerprint(image.tobytes()), f"{part} {i}") for i, image in enumerate(images.numpy())]
 
 
 # ---- CIFAR-10 ---------------------------------------------------------------------------------------------------------
@@ -122,10 +140,12 @@ def load_cifar10(root: str, image_size: int | None, parts: tuple) -> Data:
         order = torch.randperm(len(whole.data), generator=torch.Generator().manual_seed(SPLIT_SEED))
         chosen = {"val": order[:VAL_IMAGES], "train": order[VAL_IMAGES:]}
         images, labels, classes = to_tensor(whole.data), torch.tensor(whole.targets), whole.classes
-        splits = {part: Split(images[chosen[part]], labels[chosen[part]]) for part in parts if part != "test"}
+        everything = Split(images, labels, numbered(images, "train"))
+        splits = {part: select(everything, chosen[part]) for part in parts if part != "test"}
     if "test" in parts:
         whole = torchvision.datasets.CIFAR10(root, train=False)
-        splits["test"] = Split(to_tensor(whole.data), torch.tensor(whole.targets))
+        images = to_tensor(whole.data)
+        splits["test"] = Split(images, torch.tensor(whole.targets), numbered(images, "test"))
         classes = whole.classes
     return resized(Data("cifar10", classes, splits), image_size)
 
@@ -134,27 +154,36 @@ def prepare_cifar10(root: Path):
     """Makes sure that CIFAR-10 lies in `root` with the right hashes; downloads it if it does not."""
     cifar = torchvision.datasets.CIFAR10
     hashes = dict(cifar.train_list + cifar.test_list + [[cifar.meta["filename"], cifar.meta["md5"]]])
-    folder = root / cifar.base_folder
+    folder, archive = root / cifar.base_folder, root / cifar.filename
     bad = [folder / name for name, md5 in hashes.items() if not check_integrity(folder / name, md5)]
     if not bad:
         return
     if any(path.exists() for path in bad):
         broken = next(path for path in bad if path.exists())
-        fail(f"{broken}: damaged (not the MD5 it should have); delete it to have it downloaded again")
-    if world() > 1:  # not one process downloading while the others go without
-        fail(f"CIFAR-10 is not in {root}; get it with `python datasets.py` before torchrun")
-    say(f"Downloading CIFAR-10 (170 MB) into {root} ...")
-    waited = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds without an answer; torchvision itself would wait for ever
+        fail(f"{broken}: damaged (not the MD5 it should have); move it away to have it downloaded again")
+    if archive.exists() and not check_integrity(archive, cifar.tgz_md5):
+        fail(f"{archive}: damaged (its MD5 is not {cifar.tgz_md5}); move it away to have it downloaded again")
+    if not archive.exists():
+        utils.download([cifar.url], archive, f"md5:{cifar.tgz_md5}")
+    if world() > 1:
+        fail(f"{archive} is not unpacked yet; run `python datasets.py` before torchrun")
     try:
-        cifar(root, download=True)  # torchvision checks the archive's MD5 before it unpacks it
+        cifar(root, download=True)  # finds the archive whose MD5 is right, and unpacks it
     except (OSError, RuntimeError) as error:
-        (root / cifar.filename).unlink(missing_ok=True)  # half an archive
-        fail(
-            f"could not download {cifar.url} ({error}); put {cifar.filename} into {root} by hand (MD5 {cifar.tgz_md5})"
-        )
-    finally:
-        socket.setdefaulttimeout(waited)
+        fail(f"{archive}: cannot be unpacked ({error})")
+
+
+def course_names(root: str) -> dict[str, list[str]]:
+    """-> the file names that CIFAR-10's pictures have in its batches, such as domestic_cat_s_000907.png, by "train", "test".
+
+    They are looked for in the bytes: a pickled text is the letter U, its length in one byte, and the text.
+    """
+    cifar, names = torchvision.datasets.CIFAR10, {}
+    for part, batches in (("train", cifar.train_list), ("test", cifar.test_list)):
+        content = b"".join((Path(root) / cifar.base_folder / name).read_bytes() for name, _ in batches)
+        found = re.finditer(rb"U(.)([ -~]{1,80}?_s_\d{6}\.png)", content, re.DOTALL)
+        names[part] = [match[2].decode() for match in found if match[1][0] == len(match[2])]
+    return names
 
 
 # ---- the built-in sample ----------------------------------------------------------------------------------------------
@@ -166,103 +195,52 @@ def load_sample(image_size: int | None, parts: tuple, limit: int | None = None) 
     for seed, (part, count) in enumerate(SAMPLE_SIZES.items()):
         if part in parts:
             images, labels = sample.make(min(count, limit or count), seed)
-            splits[part] = Split(to_tensor(images), torch.from_numpy(labels))
+            images = to_tensor(images)
+            splits[part] = Split(images, torch.from_numpy(labels), numbered(images, part))
     return resized(Data("sample", list(sample.CLASSES), splits), image_size)
 
 
 # ---- your own folder --------------------------------------------------------------------------------------------------
 
 
-def load_folder(path: Path, image_size: int, parts: tuple, files_only: bool) -> Data:
-    """A folder of class folders, `path`/<class>/*.png, or the same below train/, val/ and test/ (TRAIN, TEST too).
+def load_folder(path: Path, image_size: int, parts: tuple, files_only: bool, run: dict | None = None) -> Data:
+    """A folder of class folders, `path`/<class>/*.png, or the same below train/, val/ and test/: see pictures.class_folders.
 
-    Without val/, every tenth picture of a class validates; without train/ and test/, every tenth tests as well: drawn with a
-    fixed seed from the sorted names. With `files_only` the pictures are listed and not read.
+    With `files_only` the pictures are checked, and not kept in memory. With the split.json of a `run`, what it held out tests.
     """
-    folders = {
-        part: next((p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in names), None)
-        for part, names in PART_NAMES.items()
-    }
-    top = folders["train"] or path
-    classes = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(classes) < 2:
-        fail(
-            f"{top}: {'only one' if classes else 'no'} class folder; "
-            f"expected {top}/<class>/<picture>.png for two classes or more"
-        )
-    files = {part: list_files(folders[part], classes) for part in PART_NAMES if folders[part]}
-    if folders["train"] is None:
-        files["train"], files["test"] = split_files(list_files(path, classes))
-    if "val" not in files:
-        files["train"], files["val"] = split_files(files["train"])
-    if "test" not in files:
-        if "test" in parts:
-            fail(f"{path}: has train/ but no test/ to test on")
-        files["test"] = []
-    chosen = {part: files[part] for part in parts}
-    splits = {} if files_only else {part: read_files(part, chosen[part], image_size) for part in parts}
-    return Data(path.name, classes, splits, chosen)
+    classes, files = pictures.class_folders(path, parts)
+    if "test" in parts and run:
+        files["test"] = pictures.still_held_out(files, run)
+    splits = {}
+    for part in parts:
+        images, files[part] = read_files(part, files[part], image_size, keep=not files_only)
+        if images:
+            labels = torch.tensor([item.label for item in files[part]])
+            splits[part] = Split(torch.stack(images), labels, [(item.mark, item.name) for item in files[part]])
+    if "test" not in parts:  # only their names and fingerprints, for split.json
+        files["test"] = pictures.marked(files["test"])
+    return Data(path.resolve().name, classes, splits, files, own=True)
 
 
-def list_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """-> (file, class number) of each picture in folder/<class>/, sorted by name."""
-    unknown = sorted(
-        {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")} - set(classes) - {"__pycache__"}
-    )
-    if unknown:
-        fail(f"{folder / unknown[0]}: no class of that name in the training data; there are: {', '.join(classes)}")
-    files = []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in IMAGE_TYPES)
-        if not found:
-            fail(f"{folder / name}: no pictures in this class folder")
-        files += [(p, label) for p in found]
-    return files
+def read_files(part: str, files: list[Item], image_size: int, keep: bool = True) -> tuple[list[Tensor], list[Item]]:
+    """-> the readable pictures and their items; without `keep`, only the items. Of the others says names and number."""
 
+    def read(file) -> Tensor | None:
+        image = read_image(file, image_size)
+        return image if keep else None
 
-def split_files(files: list[tuple[Path, int]]) -> tuple[list, list]:
-    """-> nine tenths and one tenth of each class, at least one picture each."""
-    rng, large, small = np.random.default_rng(SPLIT_SEED), [], []
-    for label in sorted({label for _, label in files}):
-        ours = [item for item in files if item[1] == label]
-        if len(ours) < 2:
-            fail(f"{ours[0][0].parent}: only one picture; at least two are needed to split off a part")
-        order = rng.permutation(len(ours))
-        cut = max(1, len(ours) // 10)
-        small += [ours[i] for i in sorted(order[:cut])]
-        large += [ours[i] for i in sorted(order[cut:])]
-    return large, small
+    images, items = pictures.read_all(files, read, part)
+    return (images if keep else []), items
 
 
 def read_image(path: Path, image_size: int) -> Tensor:
     """-> (3, image_size, image_size) uint8 RGB: the shorter side scaled, the middle cut out. OSError if it is no picture."""
-    try:
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture).convert("RGB")  # cameras store which way is up beside the pixels
-    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:  # what Pillow raises for odd files
-        raise OSError(error) from error
+    picture = pictures.read_picture(path)
     scale = image_size / min(picture.size)
     if scale != 1:
         picture = picture.resize([max(image_size, round(side * scale)) for side in picture.size], Image.BICUBIC)
     left, top = ((side - image_size) // 2 for side in picture.size)
     return torch.from_numpy(np.array(picture.crop((left, top, left + image_size, top + image_size)))).permute(2, 0, 1)
-
-
-def read_files(part: str, files: list[tuple[Path, int]], image_size: int) -> Split:
-    """Reads all pictures of a split into memory; names and counts the unreadable ones, and goes on without them."""
-    images, labels, bad = [], [], []
-    for path, label in tqdm(files, desc=f"reading {part}", disable=None if rank() == 0 else True, leave=False):
-        try:
-            images.append(read_image(path, image_size))
-            labels.append(label)
-        except OSError:
-            bad.append(path)
-            say(f"skipped {path}: not a picture that can be read")
-    if bad:
-        say(f"skipped {len(bad)} of {len(files)} {part} pictures")
-    if not images:
-        fail(f"none of the {len(files)} {part} pictures can be read, the first being {files[0][0]}")
-    return Split(torch.stack(images), torch.tensor(labels))
 
 
 # ---- to the network ---------------------------------------------------------------------------------------------------
@@ -328,55 +306,55 @@ class TensorLoader:
 class ImageFolder(Dataset):
     """The course's Dataset (6-5): one picture file at a time -> ((3, S, S) uint8, class number)."""
 
-    def __init__(self, files: list[tuple[Path, int]], image_size: int, transform=None):
-        self.files, self.image_size, self.transform = files, image_size, transform
+    def __init__(self, files: list[Item], image_size: int):
+        self.files, self.image_size = files, image_size
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        path, label = self.files[index]
+        item = self.files[index]
         try:
-            image = read_image(path, self.image_size)
-        except OSError:
-            raise OSError(f"{path}: not a picture that can be read") from None
-        return (self.transform(image) if self.transform else image), label
+            return read_image(item.path, self.image_size), item.label
+        except OSError as error:
+            raise OSError(f"{item.path}: could be read at the start of the run, and now it cannot ({error})") from None
 
 
 class FileLoader:
-    """Batches like TensorLoader's, read from picture files by worker processes: for data that does not fit into memory."""
+    """Batches like TensorLoader's, with the same augmentation, read from picture files by worker processes: for data that
+    does not fit into memory."""
 
     def __init__(
         self,
-        files,
+        files: list[Item],
         image_size: int,
         batch_size: int,
         device: torch.device,
-        train: bool,
+        augment: Augment | None = None,
         workers: int = 0,
         seed: int = 0,
     ):
-        crop = v2.Compose(
-            [v2.RandomCrop(image_size, padding=image_size // 8, padding_mode="reflect"), v2.RandomHorizontalFlip()]
-        )
-        self.data = ImageFolder(files, image_size, crop if train else None)
-        self.batch_size, self.device, self.train, self.workers = min(batch_size, len(files)), device, train, workers
+        self.data, self.augment, self.workers, self.device = ImageFolder(files, image_size), augment, workers, device
+        self.batch_size = min(batch_size, len(files)) if augment else batch_size
         self.seed, self.epoch, self.pictures, self.image_size = seed, 0, len(files), image_size
 
     def __len__(self) -> int:
-        return len(self.data) // self.batch_size if self.train else -(-len(self.data) // self.batch_size)
+        return len(self.data) // self.batch_size if self.augment else -(-len(self.data) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        order = torch.randperm(len(self.data), generator=generator) if self.train else torch.arange(len(self.data))
-        batches = [batch[rank() :: world()].tolist() for batch in order.split(self.batch_size)[: len(self)]]
+        order = torch.randperm(len(self.data), generator=generator) if self.augment else torch.arange(len(self.data))
+        batches = [batch[rank() :: world()] for batch in order.split(self.batch_size)[: len(self)]]
+        batches = [batch for batch in batches if len(batch)]  # the last of validation may be too small to share
         pin = self.device.type == "cuda"
         try:
+            lists = [batch.tolist() for batch in batches]
             loader = DataLoader(
-                self.data, batch_sampler=batches, num_workers=self.workers, generator=generator, pin_memory=pin
+                self.data, batch_sampler=lists, num_workers=self.workers, generator=generator, pin_memory=pin
             )
-            for images, labels in loader:
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            for mine, (images, labels) in zip(batches, loader, strict=True):
+                images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                yield (self.augment(images, mine.to(self.device), self.epoch) if self.augment else images), labels
         except OSError as error:
             fail(str(error).strip().splitlines()[-1].removeprefix("OSError: "))
 
@@ -384,21 +362,28 @@ class FileLoader:
 # ---- python datasets.py -----------------------------------------------------------------------------------------------
 
 
-def export(data: Data, folder: Path, verbose: bool = True):
-    """Writes folder/TRAIN/<class>/<number>.png, VAL and TEST, in true colours.
+def export(data: Data, folder: Path, verbose: bool = True, names: dict[str, list[str]] | None = None):
+    """Writes folder/TRAIN/<class>/<name>.png, VAL and TEST, in true colours. `names`: CIFAR-10's own, else they are numbers.
 
     Pillow takes RGB. The course's script hands RGB arrays to OpenCV's imwrite, which takes BGR, so its red is blue.
     """
     for part, split in data.splits.items():
+        top = folder / part.upper()
+        if top.exists():
+            fail(f"{top} is there already; name a new folder")
         for name in data.classes:
-            (folder / part.upper() / name).mkdir(parents=True, exist_ok=True)
+            utils.output_folder(top / name)
         pairs = zip(split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist(), strict=True)
         for number, (image, label) in enumerate(
             tqdm(pairs, desc=part, total=len(split), disable=None if verbose else True)
         ):
-            Image.fromarray(image).save(folder / part.upper() / data.classes[label] / f"{number:05d}.png")
+            name = f"{number:05d}.png"
+            if names:
+                source, at = split.samples[number][1].split()
+                name = names[source][int(at)]
+            Image.fromarray(image).save(top / data.classes[label] / name)
         if verbose:
-            print(f"wrote {len(split):,} pictures to {folder / part.upper()}")
+            print(f"wrote {len(split):,} pictures to {top}")
 
 
 def describe(data: Data):
@@ -411,9 +396,8 @@ def describe(data: Data):
     counts = {
         part: torch.bincount(split.labels, minlength=len(data.classes)).tolist() for part, split in data.splits.items()
     }
-    print(f"{'class':<14}" + "".join(f"{part:>8}" for part in counts))
-    for label, name in enumerate(data.classes):
-        print(f"{name:<14}" + "".join(f"{count[label]:>8,}" for count in counts.values()))
+    rows = [[name, *(f"{count[label]:,}" for count in counts.values())] for label, name in enumerate(data.classes)]
+    utils.print_table([["class", *counts], *rows])
     mean, std = statistics(data.splits["train"].images)
     print(
         "mean of the training pixels, 0 to 1: "
@@ -431,24 +415,29 @@ def preview(data: Data, path: str):
         torch.cat([torch.cat([row, row.new_zeros(8 - len(row), *row.shape[1:])]) for row in rows]), nrow=8, padding=1
     )
     picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
-    picture.resize((2 * picture.width, 2 * picture.height), Image.NEAREST).save(path)
-    print(f"wrote {path}: a row each of {', '.join(data.classes)}")
+    written = pictures.save_picture(picture.resize((2 * picture.width, 2 * picture.height), Image.NEAREST), Path(path))
+    print(f"wrote {written}: a row each of {utils.shortened(data.classes, 20)}")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 32; your own folder: 64)")
+    size_help = "side in pixels (default: 32; your own folder: 64)"
+    parser.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
     parser.add_argument("--export", metavar="DIR", help="write DIR/TRAIN/<class>/<name>.png, VAL and TEST")
     args = parser.parse_args()
     data = load(args.data, args.data_root, args.image_size, ("train", "val", "test"))
     describe(data)
     if args.export:
-        export(data, Path(args.export))
+        export(
+            data,
+            Path(args.export),
+            names=course_names(args.data_root) if data.name == "cifar10" and not data.own else None,
+        )
     else:
         preview(data, "preview.png")
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

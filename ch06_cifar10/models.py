@@ -289,6 +289,12 @@ def build(arch: str, num_classes: int = 10, **options) -> nn.Module:
     return MODELS[arch](num_classes=num_classes, **options)
 
 
+def balanced(labels: Tensor, num_classes: int) -> Tensor:
+    """Class numbers (N,) -> weights (K,) for the loss, N / (K * the class's count): each class weighs as much as any other."""
+    counts = labels.bincount(minlength=num_classes).clamp(min=1)
+    return len(labels) / (num_classes * counts.float())
+
+
 # ---- python models.py -------------------------------------------------------------------------------------------------
 
 

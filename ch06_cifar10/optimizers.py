@@ -1,8 +1,12 @@
 """The optimizers and learning-rate schedules behind --optimizer and --schedule: torch's own, and Muon for the speed run."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+
+import utils
 
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 SCHEDULES = ("onecycle", "cosine", "step", "linear")
@@ -24,23 +28,27 @@ def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) 
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr, fused=fused)
 
 
-def make_scheduler(optimizer: torch.optim.Optimizer, name: str, epochs: int, steps: int) -> lr_scheduler.LRScheduler:
-    """A schedule over epochs * steps optimizer steps, to be stepped after each of them.
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, name: str, epochs: int, steps: int, done: int = 0
+) -> lr_scheduler.LRScheduler:
+    """A schedule over `epochs` epochs of `steps` optimizer steps, to be stepped after each of them; `done` epochs are over.
 
     onecycle  up to the full rate in a fifth of the run, down to nothing by a cosine (Smith and Topin 2017)
     cosine    down to nothing by a cosine (Loshchilov and Hutter 2016)
     linear    down to nothing in a straight line
     step      x 0.9 every five epochs (the course's StepLR)
+
+    The rate depends on the step alone. So a resumed run needs no saved state of it, and a lengthened one has a new schedule.
     """
     total = max(2, epochs * steps)
     if name == "onecycle":
-        rates = [group["lr"] for group in optimizer.param_groups]
-        return lr_scheduler.OneCycleLR(optimizer, rates, total, pct_start=0.2, cycle_momentum=False)
-    if name == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, total)
-    if name == "linear":
-        return lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total)
-    return lr_scheduler.StepLR(optimizer, 5 * steps, gamma=0.9)
+        return utils.one_cycle(optimizer, total, done * steps, cycle_momentum=False)
+    factors = {
+        "cosine": lambda step: (1 + math.cos(math.pi * min(1.0, step / total))) / 2,
+        "linear": lambda step: max(0.0, 1 - step / total),
+        "step": lambda step: 0.9 ** (step // (5 * steps)),
+    }
+    return lr_scheduler.LambdaLR(optimizer, factors[name], last_epoch=done * steps - 1)
 
 
 class Muon(torch.optim.Optimizer):

@@ -8,56 +8,53 @@ Only this script reads the test split, and it changes nothing by it: train.py pi
 """
 
 import argparse
-import io
 import json
 import time
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics.functional import classification as metrics
 
 import datasets
 import models
+import pictures
 import utils
-from utils import fail
+from utils import Number, fail, new_figure, save_figure
 
 WEIGHTS = Path(__file__).parent / "weights" / "fastnet.safetensors"  # the best of the shipped ones
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", help="pictures, or folders of pictures, to classify instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
-    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
     parser.add_argument("--tta", action="store_true", help="average over six views: mirrored, and shifted by a pixel")
-    parser.add_argument("--top", type=int, default=5, help="classes to show for a picture (default: %(default)s)")
+    top_help = "classes to show for a picture (default: %(default)s)"
+    parser.add_argument("--top", type=Number(int, 1), default=5, metavar="N", help=top_help)
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    utils.add_device_flag(parser)
     return parser.parse_args(argv)
 
 
 def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict, Path]:
     """-> the network in eval mode, what its file says of it (arch, classes, data, mean, std, image_size), and the file."""
-    runs = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    path = Path(args.weights) if args.weights else Path(args.run) / "best.pt" if args.run else (runs or [WEIGHTS])[-1]
-    if path.suffix == ".safetensors":
-        state, meta = utils.load_weights(path)
-    else:
-        saved = utils.load_checkpoint(path)
-        state, meta = (saved.get("model"), saved.get("meta")) if isinstance(saved, dict) else (None, None)
+    run = args.run or (None if args.weights else utils.newest_run())
+    path = Path(args.weights) if args.weights else Path(run) / "best.pt" if run else WEIGHTS
+    state, meta = utils.load_weights(path)
     needed = {"arch", "classes", "data", "mean", "std", "image_size"}
-    if not isinstance(state, dict) or not isinstance(meta, dict) or needed - meta.keys():
+    if needed - meta.keys():
         fail(f"{path}: holds weights, but not of a run of this chapter ({', '.join(sorted(needed))} are needed)")
     model = models.build(meta["arch"], len(meta["classes"]))
     try:
         model.load_state_dict(state)
     except RuntimeError:
         fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    utils.say_weights(path, meta)
     return model.to(device, memory_format=torch.channels_last).eval(), meta, path
 
 
@@ -99,20 +96,23 @@ def measure(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict:
 
 
 def print_table(result: dict) -> None:
-    print(f"{'class':<14}{'accuracy':>9}{'precision':>10}{'AP':>8}{'AUROC':>8}{'TP':>7}{'FP':>7}{'FN':>7}{'TN':>7}")
+    rows = [["class", "accuracy", "precision", "AP", "AUROC", "TP", "FP", "FN", "TN"]]
     for name, row in result["classes"].items():
-        scores = f"{row['accuracy']:>9.4f}{row['precision']:>10.4f}{row['average_precision']:>8.4f}{row['auroc']:>8.4f}"
-        print(f"{name:<14}{scores}" + "".join(f"{row[key]:>7,}" for key in ("tp", "fp", "fn", "tn")))
+        scores = [f"{row[key]:.4f}" for key in ("accuracy", "precision", "average_precision", "auroc")]
+        rows.append([name, *scores, *(f"{row[key]:,}" for key in ("tp", "fp", "fn", "tn"))])
+    utils.print_table(rows)
 
 
 def draw_confusion(result: dict, path: Path) -> None:
     classes, counts = list(result["classes"]), torch.tensor(result["confusion"])
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(7, 6.4), layout="constrained")
+    figure = new_figure(7, 6.4, "".join(classes))
     axis = figure.subplots()
     axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
+    shown = range(0, len(classes), -(-len(classes) // 50))  # of many classes, every second name or fewer
+    names = [utils.cut(classes[i], 24) for i in shown]
+    axis.set_xticks(shown, names, rotation=45 if len(classes) <= 25 else 90, ha="right", fontsize=8)
+    axis.set_yticks(shown, names, fontsize=8)
     axis.set(xlabel="predicted", ylabel="true", title=f"Confusion, accuracy {result['accuracy']:.4f}")
     if len(classes) <= 25:
         for i, j in torch.cartesian_prod(torch.arange(len(classes)), torch.arange(len(classes))).tolist():
@@ -125,7 +125,7 @@ def draw_pr_roc(probabilities: Tensor, labels: Tensor, classes: list[str], path:
     """The precision-recall and the ROC curve of each class against all others."""
     precision, recall, _ = metrics.multiclass_precision_recall_curve(probabilities, labels, len(classes))
     false_rate, true_rate, _ = metrics.multiclass_roc(probabilities, labels, len(classes))
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = new_figure(11, 5, "".join(classes))
     left, right = figure.subplots(1, 2)
     for i, name in enumerate(classes):
         left.plot(recall[i].numpy(), precision[i].numpy(), label=name)
@@ -134,7 +134,8 @@ def draw_pr_roc(probabilities: Tensor, labels: Tensor, classes: list[str], path:
     right.set(
         xlabel="false positive rate", ylabel="true positive rate", title="ROC curve (its left end)", xlim=(-0.01, 0.3)
     )
-    left.legend(fontsize=8)
+    if len(classes) <= 20:  # more would cover the curves
+        left.legend([utils.cut(name, 24) for name in classes], fontsize=8)
     for axis in (left, right):
         axis.grid(alpha=0.3)
     save_figure(figure, path)
@@ -145,24 +146,20 @@ def draw_mistakes(images: Tensor, probabilities: Tensor, labels: Tensor, classes
     confidence, guess = probabilities.max(1)
     wrong = (guess != labels).nonzero()[:, 0]
     worst = wrong[confidence[wrong].argsort(descending=True)][:32]
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = new_figure(12, 7, "".join(classes))
     figure.suptitle(f"{len(wrong):,} of {len(labels):,} wrong; the surest of them")
     for axis in (grid := figure.subplots(4, 8)).flat:
         axis.axis("off")
     for axis, i in zip(grid.flat, worst.tolist(), strict=False):
         axis.imshow(images[i].permute(1, 2, 0).numpy())
-        axis.set_title(f"{classes[labels[i]]}, not\n{classes[guess[i]]} ({confidence[i]:.2f})", fontsize=8)
+        true, said = (utils.cut(classes[k], 20) for k in (labels[i], guess[i]))
+        axis.set_title(f"{true}, not\n{said} ({confidence[i]:.2f})", fontsize=8)
     save_figure(figure, path)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    utils.write_atomic(path, buffer.getvalue())
-
-
 def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, device: torch.device) -> None:
-    data = datasets.load(args.data or source_of(meta, path), args.data_root, meta["image_size"], ("test",))
+    wanted, split = source_of(args, meta, path)
+    data = datasets.load(wanted, args.data_root, meta["image_size"], ("test",), run=split)
     if data.classes != meta["classes"]:
         fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
     split = data.splits["test"]
@@ -188,28 +185,30 @@ def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, dev
         export(args, model, meta, path, result)
 
 
-def source_of(meta: dict, path: Path) -> str:
-    """The --data that the run was trained with; for shared weights, the name of their data."""
-    arguments = path.parent / "args.json"
-    return json.loads(arguments.read_text("utf-8"))["data"] if arguments.exists() else meta["data"]
+def source_of(args: argparse.Namespace, meta: dict, path: Path) -> tuple[str, dict]:
+    """-> the --data to test on, by default the run's own, and which samples trained (of shared weights: unknown)."""
+    split = {"data": meta["data"], "own": meta.get("own", False)}
+    if (path.parent / "split.json").exists():
+        split = utils.read_json(path.parent / "split.json")
+    return args.data or split["data"], split
 
 
 def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
-    default = path.parent if path.suffix == ".pt" else Path("runs") / f"test-{meta['arch']}"
-    out = Path(args.out) if args.out else default
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return utils.output_folder(
+        args.out or (path.parent if path.suffix == ".pt" else Path("runs") / f"test-{meta['arch']}")
+    )
 
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score."""
-    recipe = json.loads((path.parent / "args.json").read_text("utf-8"))
+    recipe = utils.read_arguments(path.parent)
     flags = "".join(f" --{name.replace('_', '-')}" for name in ("no_val", "compile") if recipe[name])
     command = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {recipe['seed']}"
     score = {name: result[name] for name in ("accuracy", "tta", "tested_on", "torch")}
     command += f" --precision {recipe['precision']}{flags}"
-    utils.save_weights(args.export, model, **meta, command=command, score=score)
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    target = utils.free_name(args.export)
+    utils.save_weights(target, model, **meta, command=command, score=score)
+    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your pictures ----------------------------------------------------------------------------------------------------
@@ -220,9 +219,7 @@ def find_pictures(names: list[str]) -> list[Path]:
     for path in map(Path, names):
         if not path.exists():
             fail(f"{path}: no such file or folder")
-        found = (
-            sorted(p for p in path.rglob("*") if p.suffix.lower() in datasets.IMAGE_TYPES) if path.is_dir() else [path]
-        )
+        found = pictures.list_pictures(path, deep=True) if path.is_dir() else [path]
         if not found:
             fail(f"{path}: no pictures in this folder")
         files += found
@@ -235,9 +232,9 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
     for file in files:
         try:
             images.append(datasets.read_image(file, meta["image_size"]))
-        except OSError:
+        except OSError as error:
             bad.append(file)
-            print(f"{file}: not a picture that can be read")
+            print(f"{file}: not a picture that can be read ({error.strerror or error})")
     good = [file for file in files if file not in bad]
     if images:
         top = predict(model, meta, torch.stack(images), device, args.tta).topk(min(args.top, len(meta["classes"])))
@@ -247,7 +244,7 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
         ]
         for file, answer in zip(good, answers, strict=True):
             print(f"{file}: " + ", ".join(f"{name} {p:.3f}" for name, p in answer))
-        out = output_folder(args, meta, path) / "predictions.png"
+        out = utils.free_name(output_folder(args, meta, path) / "predictions.png")
         draw_answers(good[:40], answers, meta["image_size"], out)
         print(f"wrote {out}")
     if bad:
@@ -255,13 +252,15 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
 
 
 def draw_answers(files: list[Path], answers: list, image_size: int, path: Path) -> None:
-    figure = Figure(figsize=(7, 1.6 * len(files)), layout="constrained")
+    figure = new_figure(
+        7, 1.6 * len(files), "".join(f.name for f in files) + "".join(n for row in answers for n, _ in row)
+    )
     for axes, file, answer in zip(figure.subplots(len(files), 2, squeeze=False), files, answers, strict=False):
         axes[0].imshow(datasets.read_image(file, max(224, image_size)).permute(1, 2, 0).numpy())
         axes[0].axis("off")
-        names, shares = zip(*reversed(answer), strict=True)
-        axes[1].barh(names, shares)
-        axes[1].set(xlim=(0, 1), title=file.name)
+        names, shares = zip(*reversed(answer[:10]), strict=True)
+        axes[1].barh([utils.cut(name, 24) for name in names], shares)
+        axes[1].set(xlim=(0, 1), title=utils.cut(file.name, 50))
         axes[1].tick_params(labelsize=8)
     save_figure(figure, path)
 
@@ -274,4 +273,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

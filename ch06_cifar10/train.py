@@ -8,7 +8,7 @@ Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, Tensor
 `python test.py` then measures the newest run on the test split. The README says what to expect.
 """
 
-import json
+import copy
 import math
 import time
 from argparse import Namespace
@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torchvision.utils import make_grid
@@ -39,7 +38,7 @@ def autocast(args: Namespace, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
 
 
-def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: int | None) -> dict:
+def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: int | None, class_weights) -> dict:
     """-> the epoch's mean loss and accuracy. Ends the program if the loss stops being a number."""
     model.train()
     sums = torch.zeros(3, device=normalize.mean.device)  # loss, correct, pictures: on the device, so that no step waits
@@ -50,7 +49,7 @@ def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: 
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         with autocast(args, images.device):
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=args.label_smoothing)
+        loss = F.cross_entropy(logits.float(), labels, class_weights, label_smoothing=args.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -90,31 +89,46 @@ def mean_over_processes(sums: Tensor, part: str) -> dict:
     return {f"{part}_loss": loss / count, f"{part}_accuracy": correct / count}
 
 
-def load_data(args: Namespace) -> datasets.Data:
-    """The training and the validation data, as --no-val and --limit want them."""
+def load_data(args: Namespace) -> tuple[datasets.Data, dict]:
+    """The training and the validation data, as --no-val and --limit want them, and which samples they are (split.json)."""
     data = datasets.load(
         args.data, args.data_root, args.image_size, files_only=args.loader == "files", limit=args.limit
     )
     if args.loader == "files" and not data.files:
         fail(f"--loader files reads a folder of pictures; `datasets.py --data {data.name} --export DIR` makes one")
-    for parts in (data.splits, data.files):  # pictures in memory, or the names of their files
-        if args.no_val and parts:
-            parts["train"] = parts["train"] + parts["val"]
-        if args.limit and parts:
-            order = torch.randperm(len(parts["train"]), generator=torch.Generator().manual_seed(args.seed))
-            parts["train"] = datasets.select(parts["train"], order[: args.limit])
-    return data
+    parts = data.files if args.loader == "files" else data.splits
+    split = {
+        "data": args.data if data.own else data.name,
+        "own": data.own,
+        "test": datasets.samples_of(data.files.get("test", [])),
+    }
+    if args.no_val:
+        parts["train"] = parts["train"] + parts["val"]
+    if args.limit and args.limit < len(parts["train"]):
+        order = torch.randperm(len(parts["train"]), generator=torch.Generator().manual_seed(args.seed))
+        split["unused"] = datasets.samples_of(datasets.select(parts["train"], order[args.limit :]))
+        parts["train"] = datasets.select(parts["train"], order[: args.limit])
+    split["train"] = datasets.samples_of(parts["train"])
+    split["val"] = {} if args.no_val else datasets.samples_of(parts["val"])
+    return data, split
+
+
+def labels_of(data: datasets.Data, args: Namespace) -> Tensor:
+    """The class numbers of the training pictures (N,)."""
+    if args.loader == "files":
+        return torch.tensor([item.label for item in data.files["train"]])
+    return data.splits["train"].labels
 
 
 def make_loaders(data: datasets.Data, args: Namespace, device: torch.device) -> tuple:
     """-> the training and the validation loader, and the mean and standard deviation of the training pixels."""
+    augment = Augment(args.crop, not args.no_flip, args.cutout, args.colour)
     if args.loader == "files":
         size, files = args.image_size or 64, data.files
-        train = datasets.FileLoader(files["train"], size, args.batch_size, device, True, args.workers, args.seed)
-        val = datasets.FileLoader(files["val"], size, args.batch_size, device, False, args.workers)
-        some = files["train"][:: max(1, len(files["train"]) // 1000)]
-        return train, val, *datasets.statistics(datasets.read_files("train", some, size).images)
-    augment = Augment(args.crop, not args.no_flip, args.cutout, args.colour)
+        train = datasets.FileLoader(files["train"], size, args.batch_size, device, augment, args.workers, args.seed)
+        val = datasets.FileLoader(files["val"], size, args.batch_size, device, None, args.workers)
+        images, _ = datasets.read_files("train", files["train"][:: max(1, len(files["train"]) // 1000)], size)
+        return train, val, *datasets.statistics(torch.stack(images))
     train = datasets.TensorLoader(data.splits["train"], args.batch_size, device, augment, args.seed)
     val = datasets.TensorLoader(data.splits["val"], 500, device)
     return train, val, *datasets.statistics(data.splits["train"].images)
@@ -133,26 +147,43 @@ def make_model(args: Namespace, num_classes: int, device: torch.device) -> nn.Mo
     return model.to(device, memory_format=torch.channels_last)
 
 
+@torch.no_grad()
+def try_out(model: nn.Module, images: Tensor, args: Namespace) -> None:
+    """Ends the program with one line if the network cannot take pictures of this size, or as few of them."""
+    try:
+        copy.deepcopy(model).train()(images)
+    except (RuntimeError, ValueError) as error:
+        size = f"{images.shape[-1]} pixels in batches of {args.batch_size}"
+        fail(f"--arch {args.arch} cannot take pictures of {size} ({str(error).splitlines()[0][:150]})")
+
+
+def describe_classes(classes: list[str], labels: Tensor) -> str:
+    """How many pictures each class has, and the accuracy of always answering the largest: the score to beat."""
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    order = sorted(range(len(classes)), key=lambda i: -counts[i])
+    named = utils.shortened([f"{classes[i]} {counts[i]:,}" for i in order], 12)
+    always = f"always answering {classes[order[0]]} would be right {max(counts) / sum(counts):.1%} of the time"
+    return f"{len(classes)} classes: {named}; {always}"
+
+
 def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
     if world() > 1:
         model = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
     return torch.compile(model) if args.compile else model
 
 
-def restore(run: Path, args: Namespace, model, optimizer, scheduler) -> dict:
+def restore(saved: dict | None, run: Path, args: Namespace, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
-    if not args.resume or not (run / "last.pt").exists():
-        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
-    saved = utils.load_checkpoint(run / "last.pt")
+    if saved is None:
+        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0, "waited": 0}
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
-    return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
+    return {name: saved[name] for name in ("epoch", "history", "best", "seconds", "waited")}
 
 
-def save(run: Path, progress: dict, meta: dict, model, optimizer, scheduler, is_best: bool) -> None:
+def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
     """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result."""
     if rank() > 0:
         return
@@ -160,22 +191,17 @@ def save(run: Path, progress: dict, meta: dict, model, optimizer, scheduler, is_
     if is_best:
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
     utils.write_metrics(progress["history"], run / "metrics.csv")
-    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    utils.save_arguments(run, args)
+    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict()}
     utils.save_checkpoint(run / "last.pt", state | progress)
 
 
-def report(row: dict, args: Namespace, seconds: float, pictures: int, writer: SummaryWriter | None) -> None:
+def report(row: dict, args: Namespace, seconds: float, pictures: int, events: utils.Events) -> None:
     """One aligned line an epoch, and the same numbers to TensorBoard."""
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "lr"))
     speed = f"{seconds:6.1f} s  {pictures / seconds:>7,.0f} pictures/s"
     say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
-    if writer:
-        add_scalars(writer, row | {"pictures_per_second": pictures / seconds})
-
-
-def add_scalars(writer: SummaryWriter, row: dict) -> None:
-    for name, value in row.items():
-        writer.add_scalar(name, value, row["epoch"])
+    events.add(row, pictures_per_second=pictures / seconds)
 
 
 def finish(run: Path, args: Namespace, progress: dict) -> None:
@@ -191,32 +217,37 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
 
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
-    data = load_data(args)
-    fill_in_recipe(args, data.name)
+    data, split = load_data(args)
+    labels = labels_of(data, args)
+    size = args.image_size or (64 if data.own else 32)
+    fill_in_recipe(args, data, size, len(labels))
     train_loader, val_loader, mean, std = make_loaders(data, args, device)
-    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data.name}")
     utils.seed_everything(args.seed)
     model = make_model(args, len(data.classes), device)
     normalize = datasets.Normalize(mean, std).to(device)
+    first = normalize(next(iter(train_loader))[0])
+    try_out(model, first[:2], args)
     if args.arch == "fastnet" and not args.weights:
-        model.whiten(normalize(next(iter(train_loader))[0]))
+        model.whiten(first)
     optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
-    scheduler = make_scheduler(optimizer, args.schedule, args.epochs, len(train_loader))
-    progress = restore(run, args, model, optimizer, scheduler)
-    if rank() == 0:  # after restore(), which may refuse: then the saved arguments stay as they are
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
-    meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
-    meta["image_size"] = train_loader.image_size
+    class_weights = models.balanced(labels, len(data.classes)).to(device) if args.balance else None
 
+    run = utils.open_run(args, f"{args.arch}-{data.name}", split)
+    progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)
+    if utils.is_finished(run, args, progress["epoch"], stopped=has_waited(progress, args)):
+        return run
+    scheduler = make_scheduler(optimizer, args.schedule, args.epochs, len(train_loader), progress["epoch"])
+    meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
+    meta |= {"image_size": train_loader.image_size, "own": data.own}
     counts = f"{train_loader.pictures:,} training, {0 if args.no_val else val_loader.pictures:,} validation pictures"
     say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {counts}")
+    say(f"{describe_classes(data.classes, labels)}; {args.epochs} epochs of {len(train_loader)} steps")
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     model = wrap(model, args, device)
-    writer = SummaryWriter(str(run), purge_step=1 if progress["history"] else None) if rank() == 0 else None
-    for row in progress["history"] if writer else ():  # a kill loses what TensorBoard's writer had not written yet
-        add_scalars(writer, row)
-    if writer and progress["epoch"] == 0:
-        writer.add_image("augmented_training_pictures", make_grid(next(iter(train_loader))[0][:64].cpu()), 0)
+    events = utils.Events(run, progress["history"])
+    if rank() == 0 and progress["epoch"] == 0:
+        pixels = next(iter(train_loader))[0][:64].cpu()
+        events.open().add_image("augmented_training_pictures", make_grid(pixels), 0)
 
     small, small_share = SMALL_FIRST.get(args.arch, (None, 0))
     for epoch in range(progress["epoch"], args.epochs):
@@ -225,7 +256,7 @@ def train(args: Namespace, device: torch.device) -> Path:
         size = small if epoch < round(small_share * args.epochs) else None
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         start = time.perf_counter()
-        row |= train_one_epoch(model, normalize, train_loader, optimizer, scheduler, args, size)
+        row |= train_one_epoch(model, normalize, train_loader, optimizer, scheduler, args, size, class_weights)
         seconds = time.perf_counter() - start
         if not args.no_val:
             row |= evaluate(model, normalize, val_loader, args)
@@ -234,20 +265,28 @@ def train(args: Namespace, device: torch.device) -> Path:
         is_best = score > progress["best"]
         progress["history"].append(row)
         progress |= {"epoch": epoch + 1, "best": max(score, progress["best"]), "seconds": progress["seconds"] + seconds}
-        save(run, progress, meta, model, optimizer, scheduler, is_best)
-        report(row, args, seconds, len(train_loader) * train_loader.batch_size, writer)
+        progress["waited"] = 0 if is_best else progress["waited"] + 1
+        save(run, args, progress, meta, model, optimizer, is_best)
+        report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
+        if has_waited(progress, args):
+            say(f"stopped: no better epoch in {args.patience}")
+            break
 
+    events.close()
     if rank() == 0:
-        writer.close()
         finish(run, args, progress)
     return run
 
 
+def has_waited(progress: dict, args: Namespace) -> bool:
+    return bool(args.patience) and progress["waited"] >= args.patience
+
+
 def main(argv=None) -> None:
-    args = parse(__doc__, argv)
-    device = utils.pick_device(args.device)
-    utils.keep_freed_memory()
-    with utils.processes(device):
+    with utils.processes():
+        args = parse(__doc__, argv)
+        device = utils.pick_device(args.device)
+        utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device)
         else:
@@ -255,7 +294,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch")

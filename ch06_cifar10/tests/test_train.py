@@ -1,5 +1,6 @@
 """Training as a whole: it learns, it resumes exactly after a kill, it refuses nonsense in one line."""
 
+import copy
 import json
 import os
 import resource
@@ -147,7 +148,8 @@ def test_own_folder(picture_folder, tmp_path, flags):
     saved = utils.load_checkpoint(tmp_path / "run" / "best.pt")
     assert saved["meta"]["classes"] == ["cat", "dog"] and saved["model"]["head.4.bias"].shape == (2,)
     tester.main(["--run", str(tmp_path / "run"), "--device", "cpu"])
-    assert json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))["pictures"] == 6
+    held = json.loads((tmp_path / "run" / "split.json").read_text("utf-8"))["test"]
+    assert json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))["pictures"] == len(held) > 1
 
 
 def test_shared_weights_start_another_run(tmp_path):
@@ -231,7 +233,7 @@ def test_resuming_with_another_arch_is_refused(tmp_path):
     run = str(tmp_path / "run")
     train.main(["--data", "sample", "--arch", "lenet5", "--quick", "--device", "cpu", "--run", run])
     before = (tmp_path / "run" / "args.json").read_bytes()
-    with pytest.raises(SystemExit, match="holds a lenet5, not a vgg"):
+    with pytest.raises(SystemExit, match="goes on with the run's own data and recipe; leave out --arch"):
         train.main(["--resume", run, "--arch", "vgg"])
     assert (tmp_path / "run" / "args.json").read_bytes() == before
 
@@ -264,6 +266,26 @@ def test_muon_moves_filters_head_and_biases_alike():
         optimizer.step()
     moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters() if p.requires_grad}
     assert len(moved) == 13 and all(0.02 < distance < 5 for distance in moved.values()), moved
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_every_schedule_stands_any_number_of_steps_and_can_be_taken_up_anywhere(steps):
+    """The rates of a schedule that starts at step `done` are those of the whole one from there on, bit for bit."""
+    for name in optimizers.SCHEDULES:
+        seen, states = {}, {}
+        for done in range(steps):
+            optimizer = optimizers.make_optimizer(models.build("lenet5"), "sgd", 1.0, 0.0)
+            if done:  # as restored from a checkpoint
+                optimizer.load_state_dict(states[done])
+            scheduler = optimizers.make_scheduler(optimizer, name, epochs=steps, steps=1, done=done)
+            seen[done] = []
+            for step in range(done, steps):
+                seen[done].append(optimizer.param_groups[0]["lr"])
+                if not done:
+                    states[step] = copy.deepcopy(optimizer.state_dict())
+                optimizer.step()
+                scheduler.step()
+            assert seen[done] == seen[0][done:] and all(0 <= rate <= 1 for rate in seen[done])
 
 
 @pytest.mark.parametrize(
