@@ -6,7 +6,9 @@
 Expect: the README's table. `train` never looks at a fold's test rows; `test` never fits anything to them.
 """
 
-import json
+import csv
+import io
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -14,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
@@ -26,7 +27,7 @@ import models
 import tables
 import utils
 from options import fill_in_recipe
-from utils import fail, say
+from utils import fail, new_figure, say
 
 # ---- training ---------------------------------------------------------------------------------------------------------
 
@@ -47,7 +48,8 @@ def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models
     train_rows, val_rows = (rows.to(x.device) for rows in inner_split(len(y), args.members, args.patience))
     n = train_rows.shape[1]
     size = min(args.batch_size, n)
-    optimizer, scheduler = loop.make_optimizer(ensemble, args, args.epochs * (n // size))
+    optimizer = loop.make_optimizer(ensemble, args)
+    scheduler = loop.make_schedule(optimizer, args.epochs * (n // size))
     best = torch.full((args.members,), torch.inf, device=x.device)
     kept = {name: p.detach().clone() for name, p in ensemble.named_parameters()}
     history, waited = [], 0
@@ -103,48 +105,71 @@ def keep(ensemble: models.Ensemble, kept: dict[str, Tensor], better: Tensor) -> 
 
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains the networks of every fold -> the run folder. Progress is kept by fold: one takes a second or two."""
-    table = tables.load_table(args.data, args.data_root, args.target, tuple(args.drop))
-    fill_in_recipe(args, table.name)
-    folds = tables.make_folds(len(table.y), args.split, args.folds, args.shuffles)
-    run = loop.open_run(args, table.name)
+    table = tables.load_table(args.data, args.data_root, args.target, args.drop)
+    fill_in_recipe(args, table.name, table.own)
+    marks = table.marks()
+    tests = tables.make_folds(marks, args.split, args.folds, args.shuffles)
+    run = utils.open_run(args, f"{args.arch}-{table.name}", describe(table, args, marks, tests))
+    progress = loop.restore(utils.last_checkpoint(run, args), run, args, {})
+    if progress["epoch"] and args.epochs != utils.read_arguments(run)["epochs"]:
+        fail("--epochs: the folds are trained one after the other, and all for as long; start a new run")
+    if progress["epoch"] == len(tests):
+        say(f"{run} is finished: all {len(tests)} folds are trained")
+        return run
     meta = {"task": "boston", "arch": args.arch, "data": table.name, "columns": table.columns, "target": table.target}
-    progress = loop.restore(run, args, {})
     (run / "folds").mkdir(exist_ok=True)
     say(f"{args.arch} on {table.name}: {len(table.y)} rows, {len(table.columns)} features, target {table.target}; "
-        f"{len(folds)} folds ({args.split}) x {args.members} networks")  # fmt: skip
+        f"{len(tests)} folds ({args.split}) x {args.members} networks")  # fmt: skip
     say(f"{device}; torch {torch.__version__}; run {run}")
-    writer = loop.make_writer(run, progress["history"])
-    for fold in tqdm(range(progress["epoch"], len(folds)), desc="folds", leave=False, disable=None):
+    events = utils.Events(run, progress["history"])
+    for fold in tqdm(range(progress["epoch"], len(tests)), desc="folds", leave=False, disable=None):
         utils.seed_everything(args.seed, fold)
         start = time.perf_counter()
-        rows = folds[fold][0][: args.limit]  # the training rows; the fold's test rows are for test.py
-        features, target = (
-            tables.Features(table.x[rows], args.features == "quantile"),
-            tables.Scaler(table.y[rows, None]),
-        )
-        x, y = features(table.x[rows]).to(device), target(table.y[rows, None])[:, 0].to(device)
-        ensemble, history = train_fold(x, y, args, fold)
+        state, history = train_one(table, tests[fold], args, fold, device)
         seconds = time.perf_counter() - start
 
         row = {"fold": fold + 1, "epochs": len(history)} | {name: history[-1][name] for name in list(history[-1])[1:]}
         progress["history"].append(row)
         progress |= {"epoch": fold + 1, "seconds": progress["seconds"] + seconds}
-        state = {"features": features.state_dict(), "target": target.state_dict(), "epochs": history}
-        state |= {"model": ensemble.state_dict(), "inputs": x.shape[1]}
         utils.save_checkpoint(fold_file(run, fold), state)
-        loop.save(run, progress, meta, {}, None)
-        loop.report(row, str(len(folds)), f"{seconds:5.1f} s", writer)
-    finish(run, args, progress, len(folds), writer)
+        loop.save(run, args, progress, meta, {}, None)
+        loop.report(row, str(len(tests)), f"{seconds:5.1f} s", events)
+    events.close()
+    finish(run, args, progress, len(tests))
     return run
+
+
+def train_one(
+    table: tables.Table, test_rows: np.ndarray, args: Namespace, fold: int, device
+) -> tuple[dict, list[dict]]:
+    """Trains a fold's networks on all rows but its test rows, which are for test.py -> what its file holds, and the history."""
+    rows = training_rows(len(table.y), test_rows)[: args.limit]
+    features = tables.Features(table.x[rows], args.features == "quantile")
+    target = tables.Scaler(table.y[rows, None])
+    x, y = features(table.x[rows]).to(device), target(table.y[rows, None])[:, 0].to(device)
+    ensemble, history = train_fold(x, y, args, fold)
+    state = {"features": features.state_dict(), "target": target.state_dict(), "epochs": history}
+    return state | {"model": ensemble.state_dict(), "inputs": x.shape[1]}, history
+
+
+def training_rows(rows: int, test_rows: np.ndarray) -> np.ndarray:
+    """-> all other rows."""
+    return np.setdiff1d(np.arange(rows), test_rows)
+
+
+def describe(table: tables.Table, args: Namespace, marks: list[str], tests: list[np.ndarray]) -> dict:
+    """What split.json holds: the rows, by fingerprint in the order of the training, and which of them each fold tests."""
+    split = {"data": args.data if table.own else table.name, "own": table.own, "columns": table.columns}
+    split |= {"target": table.target, "tests": [test.tolist() for test in tests], "rows": marks}
+    return split | {"train": {mark: f"row {row}" for row, mark in enumerate(marks, 1)}}
 
 
 def fold_file(run: Path, fold: int) -> Path:
     return run / "folds" / f"{fold + 1:03d}.pt"
 
 
-def finish(run: Path, args: Namespace, progress: dict, folds: int, writer) -> None:
+def finish(run: Path, args: Namespace, progress: dict, folds: int) -> None:
     """The mean learning curves of the folds, and where to go on."""
-    writer.close()
     histories = [utils.load_checkpoint(fold_file(run, fold))["epochs"] for fold in range(min(folds, 30))]
     shortest = min(map(len, histories))  # with early stopping, not all are equally long
     names = list(histories[0][0])
@@ -193,12 +218,11 @@ def test(run: Path) -> dict:
     args, table, folds = reopen(run)
     names = ["networks", *baselines(0)]
     predictions = {name: [] for name in names}
-    for fold, (train_rows, test_rows) in enumerate(tqdm(folds, desc="folds", leave=False, disable=None)):
-        rows = train_rows[: args.limit]
+    for fold, rows, test_rows in tqdm(folds, desc="folds", leave=False, disable=None):
         predictions["networks"].append(load_fold(run, args, fold)(table.x[test_rows]))
         for name, model in baselines(fold).items():
             predictions[name].append(model.fit(table.x[rows], table.y[rows]).predict(table.x[test_rows]))
-    truth = [table.y[test_rows] for _, test_rows in folds]
+    truth = [table.y[test_rows] for _, _, test_rows in folds]
     result = {name: measure(predicted, truth) for name, predicted in predictions.items()}
     print_table(result)
     draw_predictions(np.concatenate(predictions["networks"]), np.concatenate(truth), table, run / "predictions.png")
@@ -208,16 +232,40 @@ def test(run: Path) -> dict:
     return {"rmse": ours["rmse"], "mae": ours["mae"], "r2": ours["r2"], "folds": len(folds), "models": result}
 
 
-def reopen(run: Path) -> tuple[Namespace, tables.Table, list]:
-    """-> the run's arguments, its data, and its folds, all of which must have been trained."""
-    args = json.loads((run / "args.json").read_text("utf-8"))
-    args = Namespace(**args)
-    table = tables.load_table(args.data, args.data_root, args.target, tuple(args.drop))
-    folds = tables.make_folds(len(table.y), args.split, args.folds, args.shuffles)
-    done = sum(fold_file(run, fold).exists() for fold in range(len(folds)))
-    if done < len(folds):
-        fail(f"{run}: {done} of {len(folds)} folds are trained; first python train.py --resume {run}")
-    return args, table, folds
+def reopen(run: Path) -> tuple[Namespace, tables.Table, list[tuple[int, np.ndarray, np.ndarray]]]:
+    """-> the run's arguments, its data as they are now, and (fold, training rows, test rows) of all its folds.
+
+    Rows are known by their content. In which order the file has them now means nothing; rows that came later are in no fold.
+    """
+    args, split = Namespace(**utils.read_arguments(run)), utils.read_json(run / "split.json")
+    check_folds(run, len(split["tests"]))
+    now = tables.load_table(args.data, args.data_root, args.target, args.drop, split["own"])
+    for name in split["columns"]:
+        if name not in now.columns:
+            fail(f"{args.data}: {tables.no_column(name, now.columns)}")
+    x = now.x[:, [now.columns.index(name) for name in split["columns"]]]
+    table = tables.Table(now.name, split["columns"], now.target, x, now.y, now.own)
+    at = {mark: row for row, mark in enumerate(table.marks())}  # of equal rows, any will do
+    rows = [at.get(mark, -1) for mark in split["rows"]]
+    gone = [f"row {number}" for number, row in enumerate(rows, 1) if row < 0]
+    later = at.keys() - set(split["rows"])
+    if gone:
+        say(f"{len(gone)} rows of the training are gone or changed: {utils.shortened(gone)}", file=sys.stderr)
+    if later:
+        say(f"{len(later)} rows came after the training and are in no fold", file=sys.stderr)
+    rows, folds = np.array(rows), []
+    for fold, test_rows in enumerate(split["tests"]):
+        train = rows[training_rows(len(rows), np.array(test_rows, dtype=int))[: args.limit]]
+        test_rows = rows[np.array(test_rows, dtype=int)]
+        if (test_rows >= 0).any() and (train >= 0).any():
+            folds.append((fold, train[train >= 0], test_rows[test_rows >= 0]))
+    return args, table, folds or fail(f"{args.data}: none of the rows that {run} held out is in it")
+
+
+def check_folds(run: Path, folds: int) -> None:
+    done = sum(fold_file(run, fold).exists() for fold in range(folds))
+    if done < folds:
+        fail(f"{run}: {done} of {folds} folds are trained; first python train.py --resume {run}")
 
 
 def measure(predictions: list[np.ndarray], truth: list[np.ndarray]) -> dict:
@@ -241,39 +289,44 @@ def measure(predictions: list[np.ndarray], truth: list[np.ndarray]) -> dict:
 
 def print_table(result: dict) -> None:
     """Mean and standard deviation over the folds, and the RMSE of all predictions at once."""
-    print(f"{'model':<19}{'RMSE':>16}{'MAE':>16}{'R2':>16}{'RMSE, pooled':>15}")
+    rows = [["model", "RMSE", "MAE", "R2", "RMSE, pooled"]]
     for name, row in result.items():
         cells = [f"{row[key]:.3f}" for key in ("rmse", "mae", "r2")]
         spreads = [row[f"{key}_std"] for key in ("rmse", "mae", "r2")]
         cells = [c if s is None else f"{c} ± {s:.3f}" for c, s in zip(cells, spreads, strict=True)]
-        print(f"{name:<19}" + "".join(f"{cell:>16}" for cell in cells) + f"{row['rmse_pooled']:>15.3f}")
+        rows.append([name, *cells, f"{row['rmse_pooled']:.3f}"])
+    utils.print_table(rows)
 
 
 def draw_predictions(predicted: np.ndarray, truth: np.ndarray, table: tables.Table, path: Path) -> None:
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    figure = new_figure(5.5, 5, table.target + table.name)
     axis = figure.subplots()
     ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
     axis.plot(ends, ends, color="gray", linewidth=1)
     axis.scatter(truth, predicted, s=8, alpha=0.4)
     axis.set(xlabel=f"true {table.target}", ylabel="predicted, by networks that never saw the row", title=table.name)
     axis.grid(alpha=0.3)
-    loop.save_figure(figure, path)
+    utils.save_figure(figure, path)
 
 
 def predict_files(run: Path, files: list[str], out: Path) -> None:
-    """Writes each CSV file again with a column of predictions, the mean of all folds' networks."""
-    args, table, folds = reopen(run)
+    """Writes each CSV file again, its cells as they are, with a column of predictions: the mean of all folds' networks."""
+    args, split = Namespace(**utils.read_arguments(run)), utils.read_json(run / "split.json")
+    folds = len(split["tests"])
+    check_folds(run, folds)
     for path in map(Path, files):
-        columns, values = tables.read_csv(path)
-        for name in table.columns:
-            if name not in columns:
-                fail(f"{path}: {tables.no_column(name, columns)}")
-        x = values[:, [columns.index(name) for name in table.columns]]
-        if not len(x):
+        cells = tables.read_csv(path)
+        for name in split["columns"]:
+            if name not in cells.columns:
+                fail(f"{path}: {tables.no_column(name, cells.columns)}")
+        if not cells.rows:
             fail(f"{path}: no rows below the column names")
-        predicted = np.mean([load_fold(run, args, fold)(x) for fold in range(len(folds))], 0)
-        rows = [",".join([*columns, f"predicted {table.target}"])]
-        rows += [",".join(f"{value:g}" for value in (*row, p)) for row, p in zip(values, predicted, strict=True)]
-        target = out / f"{path.stem}-predicted.csv"
-        utils.write_atomic(target, "\n".join(rows) + "\n")
+        x = cells.numbers(split["columns"])
+        predicted = np.mean([load_fold(run, args, fold)(x) for fold in range(folds)], 0)
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=cells.delimiter, lineterminator="\n")
+        writer.writerow([*cells.columns, f"predicted {split['target']}"])
+        writer.writerows([*row, f"{p:.10g}"] for row, p in zip(cells.rows, predicted, strict=True))
+        target = utils.free_name(out / f"{path.stem}-predicted.csv")
+        utils.write_atomic(target, text.getvalue())
         print(f"wrote {target}: {len(x)} rows, mean prediction {predicted.mean():.3f}")

@@ -7,17 +7,15 @@ Expect: the error on the training rows falls with every unit; on rows left out i
 four remedies at the largest width: L2 (weight decay), L1, dropout, early stopping.
 """
 
-import argparse
 from argparse import Namespace
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 import boston
 import tables
 import utils
-from loop import save_figure
+from utils import Number, new_figure, save_figure
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PLAIN = {"weight_decay": 0.0, "huber": 0.0, "l1": 0.0, "dropout": 0.0, "patience": 0}
@@ -49,7 +47,7 @@ def errors(table: tables.Table, rows: int, width: int, epochs: int, seed: int, *
 
 
 def draw(widths: list, remedies: dict, title: str, path: Path) -> None:
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = new_figure(11, 4, title)
     left, right = figure.subplots(1, 2)
     for label, column in (("training rows", 1), ("rows left out", 2)):
         left.plot([row[0] for row in widths], [row[column] for row in widths], marker=".", label=label)
@@ -57,6 +55,7 @@ def draw(widths: list, remedies: dict, title: str, path: Path) -> None:
         right.bar(places, [pair[column - 1] for pair in remedies.values()], width=0.4, label=label)
     left.set(xscale="log", xlabel="hidden units", ylabel="RMSE", title=f"{title}: capacity")
     left.set_xticks([row[0] for row in widths], [str(row[0]) for row in widths])
+    left.minorticks_off()  # their labels would be formulas
     right.set_xticks(range(len(remedies)), list(remedies), fontsize=8)
     right.set(ylabel="RMSE", title=f"remedies at {widths[-1][0]} units")
     for axis in (left, right):
@@ -66,12 +65,12 @@ def draw(widths: list, remedies: dict, title: str, path: Path) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="sample", help=tables.TABLE_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR")
-    parser.add_argument("--rows", type=int, default=60, help="rows that train (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=400, help="full-batch steps (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Number(int, 20), default=60, help="rows that train (default: %(default)s)")
+    parser.add_argument("--epochs", type=Number(int, 1), default=400, help="full-batch steps (default: %(default)s)")
+    parser.add_argument("--seed", type=Number(int, 0, 2**32 - 1), default=0, help="default: %(default)s")
     args = parser.parse_args(argv)
     table = tables.load_table(args.data, args.data_root)
     if not 20 <= args.rows <= len(table.y) - 20:
@@ -93,4 +92,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

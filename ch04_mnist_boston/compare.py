@@ -7,12 +7,12 @@
 Expect: a line such as "denoise  deep   mnist   3 runs   psnr 20.123 ± 0.045   (20.071 20.145 20.153)".
 """
 
-import json
 import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from utils import fail
+import utils
+from utils import fail, read_json
 
 SCORES = {"boston": ("rmse", "mae", "r2"), "mnist": ("accuracy",), "denoise": ("psnr_before", "psnr")}
 
@@ -24,7 +24,7 @@ def collect(folders: list[str]) -> dict[tuple, list[dict]]:
         path = folder / "test.json"
         if not path.is_file():
             fail(f"{folder}: no test.json there; first python test.py TASK --run {folder}")
-        result = json.loads(path.read_text("utf-8"))
+        result = read_json(path)
         keys = ("task", "arch", "data", "tested_on", "split", "noise")
         groups.setdefault(tuple(str(result.get(key, "")) for key in keys), []).append(result)
     return groups
@@ -51,4 +51,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -6,67 +6,75 @@
 Expect: "mnist: 10 classes, 28x28 pixels, 55,000 train, 5,000 val, 10,000 test". Tables of numbers are in tables.py.
 """
 
-import argparse
-import socket
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import torchvision
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets.utils import check_integrity
 from torchvision.utils import make_grid
-from tqdm import tqdm
 
+import pictures
 import sample
 import tables
-from photo import IMAGE_TYPES, read_grey
-from utils import fail, rank, say, warn, world
+import utils
+from photo import read_grey
+from utils import fail, fingerprint, warn, world
 
 VAL_IMAGES = 5000  # of the 60,000 training pictures; the other 55,000 train
 SPLIT_SEED = 1998  # which pictures are validation never depends on --seed, or runs could not be compared
 SAMPLE_PARTS = {"train": slice(0, 1297), "val": slice(1297, 1497), "test": slice(1497, None)}
 DATA_HELP = "auto (default): mnist if it can be had, else sample; mnist; fashion; sample; or a folder of class folders"
 SETS = {"mnist": torchvision.datasets.MNIST, "fashion": torchvision.datasets.FashionMNIST}
-PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass
 class Split:
-    """Pictures (N, 1, S, S) uint8 grey and their class numbers (N,) int64."""
+    """Pictures (N, 1, S, S) uint8 grey, their class numbers (N,) int64, and which samples they are (fingerprint, name)."""
 
     images: Tensor
     labels: Tensor
+    samples: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, indices: Tensor | slice) -> "Split":
-        return Split(self.images[indices], self.labels[indices])
+    def __getitem__(self, indices: Tensor) -> "Split":
+        samples = [self.samples[i] for i in indices.tolist()] if self.samples else []
+        return Split(self.images[indices], self.labels[indices], samples)
 
     def to(self, device: torch.device) -> "Split":
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.images.to(device), self.labels.to(device), self.samples)
 
 
 @dataclass
 class Data:
-    """A data set: its name, class names, and the splits that were asked for."""
+    """A data set: its name, class names, and the splits that were asked for. Of your `own` pictures also the test files."""
 
     name: str
     classes: list[str]
     splits: dict[str, Split]
+    own: bool = False
+    test_files: list[pictures.Item] = field(default_factory=list)
 
 
 def load(
-    name: str, root: str = "data", image_size: int | None = None, parts: tuple = ("train", "val"), workers=0
+    name: str,
+    root: str = "data",
+    image_size: int | None = None,
+    parts: tuple = ("train", "val"),
+    workers: int = 0,
+    run: dict | None = None,
 ) -> Data:
     """Loads the parts asked for ("train", "val", "test") of `name`: auto, mnist, fashion, sample, or a folder's path.
 
-    auto is MNIST if it is in `root` or can be downloaded, else the sample, with a warning. `image_size` is the side in pixels
-    of your own pictures (default: 28); the others have 28. Errors end the program with one line.
+    auto is MNIST if it is in `root` or can be downloaded, else the sample, with a warning. A name that is the path of a folder
+    is that folder. `image_size` is the side in pixels of your own pictures (default: 28); the others have 28. `run`: the
+    split.json of a run, which says what may be tested. Errors end the program with one line.
     """
+    is_own = run["own"] if run and run["data"] == name else Path(name).exists()
     if name == "auto":
         try:
             return load_set("mnist", root, parts)
@@ -76,13 +84,33 @@ def load(
                 f"{why}\nA score on the sample says nothing about MNIST."
             )
             return load_sample(parts)
-    if name in SETS:
+    if name in SETS and not is_own:
         return load_set(name, root, parts)
-    if name == "sample":
+    if name == "sample" and not is_own:
         return load_sample(parts)
     if Path(name).is_dir():
-        return load_folder(Path(name), image_size or 28, parts, workers)
+        return load_folder(Path(name), image_size or 28, parts, workers, run)
     fail(f"--data {name}: not mnist, fashion, sample or auto, and there is no folder of that name")
+
+
+def choose_training(data: Data, limit: int | None, seed: int, source: str) -> tuple[Split, dict]:
+    """-> the training pictures that --limit leaves, and which samples train, validate and test (split.json)."""
+    train, split = data.splits["train"], {"data": source if data.own else data.name, "own": data.own}
+    if limit and limit < len(train):
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        train, left = train[order[:limit]], train[order[limit:]]
+        split["unused"] = dict(left.samples)
+    split |= {"train": dict(train.samples), "val": dict(data.splits["val"].samples)}
+    return train, split | {"test": pictures.samples(data.test_files)}
+
+
+def describe_classes(classes: list[str], labels: Tensor) -> str:
+    """How many pictures each class has, and the accuracy of always answering the largest: the score to beat."""
+    counts = labels.bincount(minlength=len(classes)).tolist()
+    order = sorted(range(len(classes)), key=lambda i: -counts[i])
+    named = utils.shortened([f"{classes[i]} {counts[i]:,}" for i in order], 12)
+    always = f"always answering {classes[order[0]]} would be right {max(counts) / sum(counts):.1%} of the time"
+    return f"{len(classes)} classes: {named}; {always}"
 
 
 # ---- MNIST and Fashion-MNIST ------------------------------------------------------------------------------------------
@@ -96,8 +124,10 @@ def load_set(name: str, root: str, parts: tuple) -> Data:
         try:
             whole = SETS[name](root, train=train)
         except (RuntimeError, ValueError, OSError, AssertionError):  # what torchvision raises for half a file
-            fail(f"{raw_folder(name, root)}: a damaged file in it; delete this folder to have it downloaded again")
-        split = Split(whole.data[:, None], whole.targets)
+            fail(f"{raw_folder(name, root)}: a damaged file in it; move this folder away to have it downloaded again")
+        part = "train" if train else "test"
+        marks = [(fingerprint(image.tobytes()), f"{part} {i}") for i, image in enumerate(whole.data.numpy())]
+        split = Split(whole.data[:, None], whole.targets, marks)
         classes = [label.split(" - ")[0] for label in whole.classes]  # MNIST's are "0 - zero", ...
         if train:
             order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SPLIT_SEED))
@@ -117,106 +147,50 @@ def prepare(name: str, root: str) -> None:
     archives = [archive for archive, _ in kind.resources]
     if all((raw / archive.removesuffix(".gz")).exists() for archive in archives):
         return
-    if world() > 1 and rank() > 0:
-        fail(f"{name} is not in {root}; get it with `python datasets.py --data {name}` before torchrun")
-    say(f"Downloading {name} into {raw} ...")
-    waited = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds without an answer; torchvision itself would wait for ever
+    for archive, md5 in kind.resources:
+        if (raw / archive).exists() and not check_integrity(raw / archive, md5):
+            fail(f"{raw / archive}: damaged (its MD5 is not {md5}); move it away to have it downloaded again")
+        if not (raw / archive).exists():
+            utils.download([mirror + archive for mirror in kind.mirrors], raw / archive, f"md5:{md5}")
+    if world() > 1:
+        fail(f"{name} in {raw} is not unpacked yet; run `python datasets.py --data {name}` before torchrun")
     try:
-        kind(root, download=True)
+        kind(root, download=True)  # finds the archives whose MD5 is right, and unpacks them
     except (OSError, RuntimeError, EOFError) as error:
-        why = " ".join(str(error).split())
-        hashes = ", ".join(f"{archive} (MD5 {md5})" for archive, md5 in kind.resources)
-        fail(f"could not download {name} from {kind.mirrors[-1]} ({why}); put {hashes} into {raw} by hand")
-    finally:
-        socket.setdefaulttimeout(waited)
+        fail(f"{raw}: cannot be unpacked ({error})")
 
 
 # ---- the built-in sample ----------------------------------------------------------------------------------------------
 
 
 def load_sample(parts: tuple) -> Data:
-    whole = Split(*sample.make_digits())
-    return Data("sample", list("0123456789"), {part: whole[SAMPLE_PARTS[part]] for part in parts})
+    images, labels = sample.make_digits()
+    whole = Split(
+        images, labels, [(fingerprint(image.tobytes()), f"sample {i}") for i, image in enumerate(images.numpy())]
+    )
+    rows = torch.arange(len(whole))
+    return Data("sample", list("0123456789"), {part: whole[rows[SAMPLE_PARTS[part]]] for part in parts})
 
 
 # ---- your own folder --------------------------------------------------------------------------------------------------
 
 
-def load_folder(path: Path, image_size: int, parts: tuple, workers: int = 0) -> Data:
-    """A folder of class folders, `path`/<class>/*.png, or the same below train/, val/ and test/.
+def load_folder(path: Path, image_size: int, parts: tuple, workers: int = 0, run: dict | None = None) -> Data:
+    """A folder of class folders, `path`/<class>/*.png, or the same below train/, val/ and test/: see pictures.class_folders.
 
-    Without val/, every tenth picture of a class validates; without train/ and test/, every tenth tests as well: drawn with a
-    fixed seed from the sorted names. Pictures become grey and square: the shorter side scaled, the middle cut out.
+    Pictures become grey and square: the shorter side scaled, the middle cut out. With the split.json of a `run`, what it
+    held out tests.
     """
-    folders = {
-        part: next((p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in names), None)
-        for part, names in PART_NAMES.items()
-    }
-    top = folders["train"] or path
-    classes = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(classes) < 2:
-        number = "only one" if classes else "no"
-        fail(f"{top}: {number} class folder; expected {top}/<class>/<picture>.png for two classes or more")
-    files = {part: list_files(folders[part], classes) for part in PART_NAMES if folders[part]}
-    if folders["train"] is None:
-        files["train"], files["test"] = split_files(list_files(path, classes))
-    if "val" not in files:
-        files["train"], files["val"] = split_files(files["train"])
-    if "test" in parts and "test" not in files:
-        fail(f"{path}: has train/ but no test/ to test on")
-    return Data(path.name, classes, {part: read_files(part, files[part], image_size, workers) for part in parts})
-
-
-def list_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """-> (file, class number) of each picture in folder/<class>/, sorted by name."""
-    names = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    if unknown := sorted(names - set(classes)):
-        fail(f"{folder / unknown[0]}: no class of that name in the training data; there are: {', '.join(classes)}")
-    files = []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in IMAGE_TYPES)
-        if not found:
-            fail(f"{folder / name}: no pictures in this class folder")
-        files += [(p, label) for p in found]
-    return files
-
-
-def split_files(files: list[tuple[Path, int]]) -> tuple[list, list]:
-    """-> nine tenths and one tenth of each class, at least one picture each."""
-    rng, large, small = np.random.default_rng(SPLIT_SEED), [], []
-    for label in sorted({label for _, label in files}):
-        ours = [item for item in files if item[1] == label]
-        if len(ours) < 2:
-            fail(f"{ours[0][0].parent}: only one picture; at least two are needed to split off a part")
-        order = rng.permutation(len(ours))
-        cut = max(1, len(ours) // 10)
-        small += [ours[i] for i in sorted(order[:cut])]
-        large += [ours[i] for i in sorted(order[cut:])]
-    return large, small
-
-
-def read_files(part: str, files: list[tuple[Path, int]], image_size: int, workers: int = 0) -> Split:
-    """Reads all pictures of a split into memory; names and counts the unreadable ones, and goes on without them."""
-
-    def read(path: Path) -> Tensor | None:
-        try:
-            return read_grey(path, image_size)
-        except OSError:
-            return None
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:  # threads do: Pillow decodes without Python's lock
-        progress = tqdm(files, desc=f"reading {part}", disable=None if rank() == 0 else True, leave=False)
-        images = list(pool.map(read, (path for path, _ in progress)))
-    bad = [path for (path, _), image in zip(files, images, strict=True) if image is None]
-    for path in bad:
-        say(f"skipped {path}: not a picture that can be read")
-    if bad:
-        say(f"skipped {len(bad)} of {len(files)} {part} pictures")
-    if len(bad) == len(files):
-        fail(f"none of the {len(files)} {part} pictures can be read, the first being {files[0][0]}")
-    good = [(image, label) for (_, label), image in zip(files, images, strict=True) if image is not None]
-    return Split(torch.stack([image for image, _ in good]), torch.tensor([label for _, label in good]))
+    classes, files = pictures.class_folders(path, parts)
+    if "test" in parts and run:
+        files["test"] = pictures.still_held_out(files, run, run["data"] == str(path))
+    splits = {}
+    for part in parts:
+        images, items = pictures.read_all(files[part], lambda file: read_grey(file, image_size), part, workers)
+        labels = torch.tensor([item.label for item in items])
+        splits[part] = Split(torch.stack(images), labels, [(item.mark, item.name) for item in items])
+    test_files = [] if "test" in parts else pictures.marked(files["test"])  # names and fingerprints, for split.json
+    return Data(path.resolve().name, classes, splits, own=True, test_files=test_files)
 
 
 # ---- to the network ---------------------------------------------------------------------------------------------------
@@ -234,7 +208,7 @@ def statistics(images: Tensor) -> tuple[float, float]:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
     args = parser.parse_args(argv)
@@ -249,9 +223,9 @@ def main(argv=None) -> None:
     print(f"mean of the training pixels, 0 to 1: {mean:.4f}; standard deviation: {std:.4f}")
     rows = [split.images[split.labels == label][:12] for label in range(len(data.classes))]
     rows = torch.cat([torch.cat([row, row.new_zeros(12 - len(row), *row.shape[1:])]) for row in rows])
-    Image.fromarray(make_grid(rows, nrow=12, padding=1)[0].numpy()).save("preview.png")
-    print(f"wrote preview.png: a row each of {', '.join(data.classes)}")
+    path = pictures.save_picture(Image.fromarray(make_grid(rows, nrow=12, padding=1)[0].numpy()), Path("preview.png"))
+    print(f"wrote {path}: a row each of {utils.shortened(data.classes, 20)}")
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
@@ -22,10 +21,11 @@ import datasets
 import loop
 import models
 import photo
+import pictures
 import utils
 from mnist import find_pictures
 from options import fill_in_recipe
-from utils import fail, rank, say, world
+from utils import fail, new_figure, rank, save_figure, say, world
 
 NOISE_SEED = 2006  # of validation and test noise: all networks see the same
 
@@ -83,25 +83,33 @@ def evaluate(model: nn.Module, split: datasets.Split, noise: float) -> dict:
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     data = datasets.load(args.data, args.data_root, workers=args.workers)
-    fill_in_recipe(args, data.name)
-    train_split, val_split = (data.splits[part].to(device) for part in ("train", "val"))
-    if args.limit:
-        order = torch.randperm(len(train_split), generator=torch.Generator().manual_seed(args.seed))
-        train_split = train_split[order[: args.limit].to(device)]
-    meta = {"task": "denoise", "arch": args.arch, "data": data.name, "noise": args.noise, "image_size": 28}
+    train_split, split = datasets.choose_training(data, args.limit, args.seed, args.data)
+    fill_in_recipe(args, data.name, data.own, len(train_split))
+    train_split, val_split = train_split.to(device), data.splits["val"].to(device)
+    meta = {
+        "task": "denoise",
+        "arch": args.arch,
+        "data": data.name,
+        "own": data.own,
+        "noise": args.noise,
+        "image_size": 28,
+    }
 
-    run = loop.open_run(args, data.name)
     utils.seed_everything(args.seed)
-    model = models.build("denoise", args.arch).to(device)
+    model = loop.start_from(models.build("denoise", args.arch), args.weights, args.arch).to(device)
     steps = loop.steps_per_epoch(train_split, args.batch_size)
-    optimizer, scheduler = loop.make_optimizer(model, args, args.epochs * steps)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    progress = loop.restore(run, args, parts)
+    optimizer = loop.make_optimizer(model, args)
+    parts = {"model": model, "optimizer": optimizer}
+    run = utils.open_run(args, f"{args.arch}-{data.name}", split)
+    progress = loop.restore(utils.last_checkpoint(run, args), run, args, parts)
+    if utils.is_finished(run, args, progress["epoch"], loop.has_waited(progress, args)):
+        return run
+    scheduler = loop.make_schedule(optimizer, args.epochs * steps, progress["epoch"] * steps)
     say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {len(train_split):,} training, "
-        f"{len(val_split):,} validation pictures, noise {args.noise:g}")  # fmt: skip
+        f"{len(val_split):,} validation pictures, noise {args.noise:g}; {args.epochs} epochs of {steps} steps")  # fmt: skip
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     wrapped = loop.wrap(model, args, device)
-    writer = loop.make_writer(run, progress["history"])
+    events = utils.Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
@@ -114,11 +122,15 @@ def train(args: Namespace, device: torch.device) -> Path:
         is_best = row["val_psnr"] > progress["best"]
         progress["history"].append(row)
         progress |= {"epoch": epoch + 1, "best": max(row["val_psnr"], progress["best"])}
-        progress["seconds"] += seconds
-        loop.save(run, progress, meta, parts, model if is_best else None)
-        loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", writer)
+        progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+        loop.save(run, args, progress, meta, parts, model if is_best else None)
+        loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", events)
+        if loop.has_waited(progress, args):
+            say(f"stopped: no better epoch in {args.patience}")
+            break
 
-    loop.finish(run, args, progress, "val_psnr", writer)
+    events.close()
+    loop.finish(run, args, progress, "val_psnr")
     return run
 
 
@@ -133,7 +145,7 @@ def denoised(model: nn.Module, noisy: Tensor, device: torch.device) -> Tensor:
 
 def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, device: torch.device) -> dict:
     """Measures PSNR on the test split before and after -> the figures; draws clean, noisy and denoised pictures."""
-    data = datasets.load(args.data or meta["data"], args.data_root, meta["image_size"], ("test",))
+    data = datasets.load(args.data, args.data_root, meta["image_size"], ("test",), run=args.split)
     clean = data.splits["test"].images.float() / 255
     noisy = add_noise(clean, meta["noise"], torch.Generator().manual_seed(NOISE_SEED))
     cleaned = denoised(model, noisy, device)
@@ -153,12 +165,12 @@ def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, d
 def draw_grid(rows: list[Tensor], path: Path) -> None:
     """A row each of clean, noisy and denoised pictures."""
     grid = make_grid(torch.cat([row[:12] for row in rows]), nrow=min(12, len(rows[0])), padding=1, pad_value=0.5)
-    figure = Figure(figsize=(12, 1 + len(rows)), layout="constrained")
+    figure = new_figure(12, 1 + len(rows))
     axis = figure.subplots()
     axis.imshow(grid[0].numpy(), cmap="gray", vmin=0, vmax=1)
     axis.axis("off")
     axis.set_title(("clean, noisy, denoised" if len(rows) == 3 else "as it is, denoised") + ", from the top")
-    loop.save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def clean_files(args: Namespace, model: nn.Module, meta: dict, out: Path, device: torch.device) -> None:
@@ -167,12 +179,11 @@ def clean_files(args: Namespace, model: nn.Module, meta: dict, out: Path, device
     for file in files:
         try:
             noisy = photo.read_grey(file, meta["image_size"])[None].float() / 255
-        except OSError:
+        except OSError as error:
             bad.append(file)
-            print(f"{file}: not a picture that can be read")
+            print(f"{file}: not a picture that can be read ({error.strerror or error})")
             continue
-        target = out / f"{file.stem}-denoised.png"
-        Image.fromarray((255 * denoised(model, noisy, device)[0, 0]).round().byte().numpy()).save(target)
-        print(f"wrote {target}")
+        picture = Image.fromarray((255 * denoised(model, noisy, device)[0, 0]).round().byte().numpy())
+        print(f"wrote {pictures.save_picture(picture, out / f'{file.stem}-denoised.png')}")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be used, the first being {bad[0]}")

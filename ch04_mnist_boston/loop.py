@@ -7,8 +7,6 @@ The loops themselves are in boston.py, mnist.py and denoise.py.
 """
 
 import copy
-import io
-import json
 import math
 from argparse import Namespace
 from collections.abc import Iterator
@@ -17,8 +15,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from matplotlib.figure import Figure
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,9 +50,8 @@ def autocast(args: Namespace, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
 
 
-def make_optimizer(model: nn.Module, args: Namespace, steps: int) -> tuple:
-    """-> AdamW (Loshchilov and Hutter 2017) and a one-cycle schedule over `steps` steps: up to --lr in a fifth of the run,
-    down to nothing by a cosine (Smith and Topin 2017). Only matrices and filters decay, not biases and norms' scales."""
+def make_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
+    """-> AdamW (Loshchilov and Hutter 2017). Only matrices and filters decay, not biases and norms' scales."""
     parameters = list(model.parameters())
     named = [(name.endswith("weight") and p.ndim > 1, p) for name, p in model.named_parameters()]
     groups = [
@@ -64,9 +59,13 @@ def make_optimizer(model: nn.Module, args: Namespace, steps: int) -> tuple:
         {"params": [p for is_matrix, p in named if not is_matrix], "weight_decay": 0.0},
     ]
     fused = parameters[0].device.type in ("cpu", "cuda")  # one kernel for all parameters
-    optimizer = torch.optim.AdamW(groups, args.lr, fused=fused)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, max(2, steps), pct_start=0.2, cycle_momentum=False)
-    return optimizer, cycle
+    return torch.optim.AdamW(groups, args.lr, fused=fused)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, steps: int, done: int = 0):
+    """-> a one-cycle schedule over `steps` steps, of which `done` are over: up to --lr in a fifth of the run, down to nothing
+    by a cosine (Smith and Topin 2017)."""
+    return utils.one_cycle(optimizer, steps, done, cycle_momentum=False)
 
 
 class Average:
@@ -101,6 +100,30 @@ def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
     return torch.compile(model) if args.compile else model
 
 
+def start_from(model: nn.Module, weights: str | None, arch: str) -> nn.Module:
+    """The network with the weights of a file; its last layer stays as it is if that one has other classes."""
+    if not weights:
+        return model
+    state, meta = utils.load_weights(weights)
+    own = model.state_dict()
+    last = list(own)[-1].rpartition(".")[0]
+    fits = {name: name in state and state[name].shape == own[name].shape for name in own}
+    if not all(fit or name.startswith(last) for name, fit in fits.items()):
+        fail(f"{weights} holds a {meta.get('arch', 'network of another kind')}, not a {arch}")
+    model.load_state_dict(own | {name: state[name] for name, fit in fits.items() if fit})
+    return model
+
+
+@torch.no_grad()
+def try_out(model: nn.Module, images: Tensor, args: Namespace) -> None:
+    """Ends the program with one line if the network cannot take pictures of this size, or as few of them."""
+    try:
+        copy.deepcopy(model).train()(images)
+    except (RuntimeError, ValueError) as error:
+        size = f"{images.shape[-1]} pixels in batches of {args.batch_size}"
+        fail(f"--arch {args.arch} cannot take pictures of {size} ({str(error).splitlines()[0][:150]})")
+
+
 def share_buffers(model: nn.Module) -> None:
     """Each process has its own batch-norm statistics; the first one's are saved, so all use those."""
     if world() > 1:
@@ -119,30 +142,19 @@ def means(sums: Tensor, *names: str) -> dict[str, float]:
 # ---- the run folder ---------------------------------------------------------------------------------------------------
 
 
-def open_run(args: Namespace, data_name: str) -> Path:
-    """-> the run's folder, new or resumed."""
-    return Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data_name}")
+def restore(saved: dict | None, run: Path, args: Namespace, parts: dict) -> dict:
+    """-> what last.pt says of the run so far, with the states of `parts` put back; or, if it saved nothing yet, the start."""
+    progress = {"epoch": 0, "history": [], "best": -math.inf, "seconds": 0.0, "waited": 0}
+    if saved is None:
+        return progress
+    if saved["meta"]["arch"] != args.arch:
+        fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return {name: saved[name] for name in progress}
 
 
-def restore(run: Path, args: Namespace, parts: dict) -> dict:
-    """-> what last.pt says of the run so far, with the states of `parts` put back; or, if it saved nothing yet, the start.
-
-    Writes args.json too, but only when nothing was refused: the saved arguments of a run that is not resumed stay as they are.
-    """
-    progress = {"epoch": 0, "history": [], "best": -math.inf, "seconds": 0.0}
-    if args.resume and (run / "last.pt").exists():
-        saved = utils.load_checkpoint(run / "last.pt")
-        if saved["meta"]["arch"] != args.arch:
-            fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        progress = {name: saved[name] for name in progress}
-    if rank() == 0:
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
-    return progress
-
-
-def save(run: Path, progress: dict, meta: dict, parts: dict, best: nn.Module | None) -> None:
+def save(run: Path, args: Namespace, progress: dict, meta: dict, parts: dict, best: nn.Module | None) -> None:
     """Writes the run's files; `best` is the network if it is the best so far. last.pt comes last: a kill before it means that
     this epoch is done again, to the same result."""
     if rank() > 0:
@@ -151,50 +163,32 @@ def save(run: Path, progress: dict, meta: dict, parts: dict, best: nn.Module | N
         weights = {name: tensor.contiguous() for name, tensor in best.state_dict().items()}
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
     utils.write_metrics(progress["history"], run / "metrics.csv")
+    utils.save_arguments(run, args)
     states = {name: part.state_dict() for name, part in parts.items()}
     utils.save_checkpoint(run / "last.pt", {"meta": meta} | states | progress)
 
 
-def make_writer(run: Path, history: list[dict]) -> SummaryWriter | None:
-    """TensorBoard's writer. A kill loses what it had not written yet, so a resumed run writes its history anew."""
-    if rank() > 0:
-        return None
-    writer = SummaryWriter(str(run), purge_step=1 if history else None)
-    for row in history:
-        add_scalars(writer, row)
-    return writer
-
-
-def add_scalars(writer: SummaryWriter, row: dict) -> None:
-    number, *_ = row.values()  # the epoch, or the fold
-    for name, value in list(row.items())[1:]:
-        writer.add_scalar(name, value, number)
-
-
-def report(row: dict, count: str, speed: str, writer: SummaryWriter | None) -> None:
+def report(row: dict, count: str, speed: str, events: utils.Events) -> None:
     """One aligned line an epoch, and the same numbers to TensorBoard."""
     (unit, number), *rest = row.items()
     digits = {"lr": 5, "epochs": 0}
     numbers = "  ".join(f"{name} {value:.{digits.get(name, 4)}f}" for name, value in rest)
     say(f"{unit} {number:>3}/{count}  {numbers}  {speed}")
-    if writer:
-        add_scalars(writer, row)
+    events.add(row)
 
 
-def finish(run: Path, args: Namespace, progress: dict, score: str, writer: SummaryWriter | None) -> None:
+def has_waited(progress: dict, args: Namespace) -> bool:
+    """Early stopping: whether --patience epochs went by without a better one."""
+    return bool(args.patience) and progress["waited"] >= args.patience
+
+
+def finish(run: Path, args: Namespace, progress: dict, score: str) -> None:
     """The run's curves, and its result in three lines."""
     if rank() > 0:
         return
-    writer.close()
     utils.draw_curves(progress["history"], run / "curves.png")
     row = max(progress["history"], key=lambda row: row[score])
     seconds = progress["seconds"]
     say(f"{args.arch} on {args.data}: {score} {row[score]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
     say(f"now: python test.py {args.task} --run {run}")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    utils.write_atomic(path, buffer.getvalue())

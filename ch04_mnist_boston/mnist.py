@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 from tqdm import tqdm
@@ -21,10 +20,11 @@ import datasets
 import loop
 import models
 import photo
+import pictures
 import utils
 from augment import random_affine
 from options import fill_in_recipe
-from utils import fail, rank, say, world
+from utils import fail, new_figure, rank, save_figure, say, world
 
 DIGITS = ("mnist", "sample")  # trained on these, a network wants a photo's digit cut out and centred as theirs are
 
@@ -50,8 +50,10 @@ def normalize(pixels: Tensor, meta: dict) -> Tensor:
     return images if images.shape[-1] == size else F.interpolate(images, size=(size, size), mode="bilinear")
 
 
-def train_one_epoch(model, average, split, optimizer, scheduler, meta: dict, args: Namespace, epoch: int) -> dict:
-    """-> the epoch's mean loss and accuracy."""
+def train_one_epoch(
+    model, average, split, optimizer, scheduler, meta, args: Namespace, epoch: int, class_weights
+) -> dict:
+    """-> the epoch's mean loss and accuracy. `class_weights` (K,), or None: all classes alike."""
     model.train()
     steps = loop.steps_per_epoch(split, args.batch_size)
     sums = torch.zeros(3, device=split.labels.device)  # loss, correct, pictures: on the device, so that no step waits
@@ -61,7 +63,7 @@ def train_one_epoch(model, average, split, optimizer, scheduler, meta: dict, arg
         images = normalize(augmented(pixels, args.augment), meta)
         with loop.autocast(args, images.device):
             logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = F.cross_entropy(logits.float(), labels, class_weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -88,35 +90,40 @@ def evaluate(model: nn.Module, split: datasets.Split, meta: dict) -> dict:
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     data = datasets.load(args.data, args.data_root, args.image_size, workers=args.workers)
-    fill_in_recipe(args, data.name)
-    train_split, val_split = (data.splits[part].to(device) for part in ("train", "val"))
-    if args.limit:
-        order = torch.randperm(len(train_split), generator=torch.Generator().manual_seed(args.seed))
-        train_split = train_split[order[: args.limit].to(device)]
+    train_split, split = datasets.choose_training(data, args.limit, args.seed, args.data)
+    fill_in_recipe(args, data.name, data.own, len(train_split))
     mean, std = datasets.statistics(data.splits["train"].images)
-    meta = {"task": "mnist", "arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
-    meta["image_size"] = args.image_size
+    train_split, val_split = train_split.to(device), data.splits["val"].to(device)
+    meta = {"task": "mnist", "arch": args.arch, "classes": data.classes, "data": data.name, "own": data.own}
+    meta |= {"mean": mean, "std": std, "image_size": args.image_size}
+    class_weights = models.balanced(train_split.labels, len(data.classes)) if args.balance else None
 
-    run = loop.open_run(args, data.name)
     utils.seed_everything(args.seed)
     model = models.build("mnist", args.arch, len(data.classes), args.image_size)
+    model = loop.start_from(model, args.weights, args.arch)
     model = model.to(device, memory_format=torch.channels_last)  # how fast convolutions want their filters
+    loop.try_out(model, normalize(train_split.images[:2], meta)[: args.batch_size], args)
     steps = loop.steps_per_epoch(train_split, args.batch_size)
-    optimizer, scheduler = loop.make_optimizer(model, args, args.epochs * steps)
+    optimizer = loop.make_optimizer(model, args)
     average = loop.Average(model, args.average)
-    parts = {"model": model, "average": average.model, "optimizer": optimizer, "scheduler": scheduler}
-    progress = loop.restore(run, args, parts)
+    parts = {"model": model, "average": average.model, "optimizer": optimizer}
+    run = utils.open_run(args, f"{args.arch}-{data.name}", split)
+    progress = loop.restore(utils.last_checkpoint(run, args), run, args, parts)
+    if utils.is_finished(run, args, progress["epoch"], loop.has_waited(progress, args)):
+        return run
+    scheduler = loop.make_schedule(optimizer, args.epochs * steps, progress["epoch"] * steps)
     say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {len(train_split):,} training, "
         f"{len(val_split):,} validation pictures")  # fmt: skip
+    say(f"{datasets.describe_classes(data.classes, train_split.labels)}; {args.epochs} epochs of {steps} steps")
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     wrapped = loop.wrap(model, args, device)
-    writer = loop.make_writer(run, progress["history"])
+    events = utils.Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         start = time.perf_counter()
-        row |= train_one_epoch(wrapped, average, train_split, optimizer, scheduler, meta, args, epoch)
+        row |= train_one_epoch(wrapped, average, train_split, optimizer, scheduler, meta, args, epoch, class_weights)
         seconds = time.perf_counter() - start
         loop.share_buffers(average.model)
         row |= evaluate(average.model, val_split, meta)
@@ -124,11 +131,15 @@ def train(args: Namespace, device: torch.device) -> Path:
         is_best = row["val_accuracy"] > progress["best"]
         progress["history"].append(row)
         progress |= {"epoch": epoch + 1, "best": max(row["val_accuracy"], progress["best"])}
-        progress["seconds"] += seconds
-        loop.save(run, progress, meta, parts, average.model if is_best else None)
-        loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", writer)
+        progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+        loop.save(run, args, progress, meta, parts, average.model if is_best else None)
+        loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", events)
+        if loop.has_waited(progress, args):
+            say(f"stopped: no better epoch in {args.patience}")
+            break
 
-    loop.finish(run, args, progress, "val_accuracy", writer)
+    events.close()
+    loop.finish(run, args, progress, "val_accuracy")
     return run
 
 
@@ -144,7 +155,7 @@ def predict(model: nn.Module, meta: dict, images: Tensor, device: torch.device) 
 
 def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, device: torch.device) -> dict:
     """Measures on the test split -> the figures, which are in test.json; draws the confusion and the worst mistakes."""
-    data = datasets.load(args.data or meta["data"], args.data_root, meta["image_size"], ("test",))
+    data = datasets.load(args.data, args.data_root, meta["image_size"], ("test",), run=args.split)
     if data.classes != meta["classes"]:
         fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
     split = data.splits["test"]
@@ -157,12 +168,15 @@ def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, d
     result |= {"tested_on": data.name, "confusion": confusion.tolist()}
     draw_confusion(confusion, data.classes, out / "confusion.png")
     draw_mistakes(split, probabilities, data.classes, out / "mistakes.png")
-    print(f"{'class':<14}{'accuracy':>9}{'pictures':>10}   taken for (times)")
+    rows = [["class", "accuracy", "pictures"]]
+    taken = []
     for row, name in zip(confusion, data.classes, strict=True):
         total, counts = row.sum().clamp(min=1), zip(row.tolist(), data.classes, strict=True)
         others = sorted(((n, other) for n, other in counts if n and other != name), reverse=True)
         mistaken = ", ".join(f"{other} ({n})" for n, other in others[:5])
-        print(f"{name:<14}{row[data.classes.index(name)] / total:>9.4f}{int(row.sum()):>10,}   {mistaken}")
+        rows.append([name, f"{row[data.classes.index(name)] / total:.4f}", f"{int(row.sum()):,}"])
+        taken.append(mistaken)
+    utils.print_table(rows, ["taken for (times)", *taken])
     print(f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name} "
           f"({len(split):,} pictures, {result['wrong']} wrong, {seconds:.1f} s on {device})")  # fmt: skip
     return result
@@ -170,17 +184,19 @@ def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, d
 
 def draw_confusion(confusion: Tensor, classes: list[str], path: Path) -> None:
     share = confusion / confusion.sum(1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(7, 6.4), layout="constrained")
+    figure = new_figure(7, 6.4, "".join(classes))
     axis = figure.subplots()
     axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
+    shown = range(0, len(classes), -(-len(classes) // 50))  # of many classes, every second name or fewer
+    names = [utils.cut(classes[i], 24) for i in shown]
+    axis.set_xticks(shown, names, rotation=45 if len(classes) <= 25 else 90, ha="right", fontsize=8)
+    axis.set_yticks(shown, names, fontsize=8)
     axis.set(xlabel="predicted", ylabel="true", title=f"Confusion, accuracy {confusion.trace() / confusion.sum():.4f}")
     if len(classes) <= 25:
         for i, j in torch.cartesian_prod(torch.arange(len(classes)), torch.arange(len(classes))).tolist():
             colour = "white" if share[i, j] > 0.5 else "black"
             axis.text(j, i, int(confusion[i, j]), ha="center", va="center", fontsize=8, color=colour)
-    loop.save_figure(figure, path)
+    save_figure(figure, path)
 
 
 def draw_mistakes(split: datasets.Split, probabilities: Tensor, classes: list[str], path: Path) -> None:
@@ -188,14 +204,15 @@ def draw_mistakes(split: datasets.Split, probabilities: Tensor, classes: list[st
     confidence, guess = probabilities.max(1)
     wrong = (guess != split.labels).nonzero()[:, 0]
     worst = wrong[confidence[wrong].argsort(descending=True)][:32]
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = new_figure(12, 7, "".join(classes))
     figure.suptitle(f"{len(wrong):,} of {len(guess):,} wrong; the surest of them")
     for axis in (grid := figure.subplots(4, 8)).flat:
         axis.axis("off")
     for axis, i in zip(grid.flat, worst.tolist(), strict=False):
         axis.imshow(split.images[i, 0].numpy(), cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{classes[split.labels[i]]}, not {classes[guess[i]]} ({confidence[i]:.2f})", fontsize=8)
-    loop.save_figure(figure, path)
+        true, said = (utils.cut(classes[k], 20) for k in (split.labels[i], guess[i]))
+        axis.set_title(f"{true}, not {said} ({confidence[i]:.2f})", fontsize=8)
+    save_figure(figure, path)
 
 
 # ---- your pictures ----------------------------------------------------------------------------------------------------
@@ -207,9 +224,7 @@ def find_pictures(names: list[str]) -> list[Path]:
     for path in map(Path, names):
         if not path.exists():
             fail(f"{path}: no such file or folder")
-        inside = (
-            sorted(p for p in path.rglob("*") if p.suffix.lower() in photo.IMAGE_TYPES) if path.is_dir() else [path]
-        )
+        inside = pictures.list_pictures(path, deep=True) if path.is_dir() else [path]
         if not inside:
             fail(f"{path}: no pictures in this folder")
         files += inside
@@ -242,10 +257,10 @@ def classify(args: Namespace, model: nn.Module, meta: dict, out: Path, device: t
 
 def draw_answers(answers: list, path: Path) -> None:
     rows = -(-len(answers) // 8)
-    figure = Figure(figsize=(12, 1.9 * rows), layout="constrained")
+    figure = new_figure(12, 1.9 * rows, "".join(file.name + words for file, _, words in answers))
     for axis in (grid := figure.subplots(rows, 8, squeeze=False)).flat:
         axis.axis("off")
     for axis, (file, image, words) in zip(grid.flat, answers, strict=False):
         axis.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=255)
         axis.set_title(f"{file.name}\n{words}", fontsize=8)
-    loop.save_figure(figure, path)
+    save_figure(figure, path)

@@ -251,6 +251,12 @@ def build(task: str, arch: str, *sizes, **options) -> nn.Module:
     return MODELS[task][arch](*sizes, **options)
 
 
+def balanced(labels: Tensor, num_classes: int) -> Tensor:
+    """Class numbers (N,) -> weights (K,) for the loss, N / (K * the class's count): each class weighs as much as any other."""
+    counts = labels.bincount(minlength=num_classes).clamp(min=1)
+    return len(labels) / (num_classes * counts.float())
+
+
 # ---- python models.py -------------------------------------------------------------------------------------------------
 
 

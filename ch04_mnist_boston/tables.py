@@ -8,22 +8,19 @@ A table's rows are split by hold-out, K-fold or leave-one-out (course 4-4). Ever
 
 import csv
 import difflib
-import hashlib
 import io
 import math
-import os
-import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import KFold, LeaveOneOut, ShuffleSplit
 from torch import Tensor
-from tqdm import tqdm
 
 import sample
-from utils import fail, rank, say, warn
+import utils
+from utils import draw, fail, fingerprint, say, warn
 
 BOSTON_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/housing/housing.data"
 BOSTON_MD5 = "d4accdce7a25600298819f8e28e8d593"
@@ -50,17 +47,30 @@ SPLITS = ("holdout", "kfold", "loo")
 
 @dataclass
 class Table:
-    """Features x (N, F) and target y (N,), float64, and what they are called."""
+    """Features x (N, F) and target y (N,), float64, and what they are called; `own`: from your own file."""
 
     name: str
     columns: list[str]
     target: str
     x: np.ndarray
     y: np.ndarray
+    own: bool = False
+
+    def marks(self) -> list[str]:
+        """A fingerprint of each row's numbers, whatever the order of the rows and columns."""
+        order = sorted(range(len(self.columns)), key=lambda i: self.columns[i])
+        rows = np.column_stack([self.x[:, order], self.y]) + 0.0  # which makes -0 a 0
+        return [fingerprint(row.tobytes()) for row in rows]
 
 
-def load_table(name: str, root: str = "data", target: str | None = None, drop: tuple = ()) -> Table:
-    """`name`: auto, boston, sample, or a CSV file with `target` (default: its last column), less the columns in `drop`."""
+def load_table(
+    name: str, root: str = "data", target: str | None = None, drop: Sequence = (), own: bool | None = None
+) -> Table:
+    """`name`: auto, boston, sample, or a CSV file with `target` (default: its last column), less the columns in `drop`.
+
+    A name that is the path of a file is that file; `own` says whether it is one, where that is known already.
+    """
+    own = Path(name).exists() if own is None else own
     if name == "auto":
         try:
             table = load_boston(root)
@@ -70,10 +80,10 @@ def load_table(name: str, root: str = "data", target: str | None = None, drop: t
                 f"{why}\nA score on the sample says nothing about real houses."
             )
             table = load_houses()
-    elif name in ("boston", "sample"):
+    elif name in ("boston", "sample") and not own:
         table = load_boston(root) if name == "boston" else load_houses()
     elif Path(name).is_file():
-        table = load_csv(Path(name), target)
+        return load_csv(Path(name), target, drop)
     else:
         fail(f"--data {name}: not boston, sample or auto, and there is no file of that name")
     if target and target != table.target:
@@ -81,14 +91,17 @@ def load_table(name: str, root: str = "data", target: str | None = None, drop: t
     return drop_columns(table, drop)
 
 
-def drop_columns(table: Table, drop: tuple) -> Table:
-    for name in drop:
-        if name not in table.columns:
-            fail(f"--drop {name}: {no_column(name, table.columns)}")
-    kept = [i for i, name in enumerate(table.columns) if name not in drop]
-    if not kept:
-        fail("--drop: no column left to predict from")
+def drop_columns(table: Table, drop: Sequence) -> Table:
+    kept = [table.columns.index(name) for name in without(table.columns, drop)]
     return Table(table.name, [table.columns[i] for i in kept], table.target, table.x[:, kept], table.y)
+
+
+def without(columns: list[str], drop: Sequence) -> list[str]:
+    """The columns that are left."""
+    for name in drop:
+        if name not in columns:
+            fail(f"--drop {name}: {no_column(name, columns)}")
+    return [name for name in columns if name not in drop] or fail("--drop: no column left to predict from")
 
 
 def no_column(name: str, columns: list[str]) -> str:
@@ -108,63 +121,73 @@ def load_boston(root: str) -> Table:
     and MEDV, the median value of a home in thousand dollars of 1970, cut off at 50. See the README on column B."""
     path = Path(root) / "housing.data"
     if not path.exists():
-        download(BOSTON_URL, path, BOSTON_MD5)
-    data = path.read_bytes()
-    if hashlib.md5(data, usedforsecurity=False).hexdigest() != BOSTON_MD5:
-        fail(f"{path}: damaged (its MD5 is not {BOSTON_MD5}); delete it to have it downloaded again")
-    rows = np.loadtxt(io.BytesIO(data))
+        utils.download([BOSTON_URL], path, f"md5:{BOSTON_MD5}")
+    if utils.hash_of(path, "md5") != BOSTON_MD5:
+        fail(f"{path}: damaged (its MD5 is not {BOSTON_MD5}); move it away to have it downloaded again")
+    rows = np.loadtxt(path)
     return Table("boston", BOSTON_COLUMNS[:-1], BOSTON_COLUMNS[-1], rows[:, :-1], rows[:, -1])
-
-
-def download(url: str, path: Path, md5: str, timeout: float = 20.0) -> None:
-    """Downloads `url` to `path` under a temporary name, checks the MD5, and only then gives it its name."""
-    say(f"Downloading {url} ...")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=timeout) as answer, open(beside, "wb") as file:
-            total = int(answer.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, disable=None if rank() == 0 else True) as progress:
-                while block := answer.read(1 << 16):
-                    file.write(block)
-                    progress.update(len(block))
-        if hashlib.md5(beside.read_bytes(), usedforsecurity=False).hexdigest() != md5:
-            raise OSError("what came has the wrong MD5")
-        os.replace(beside, path)
-    except (OSError, ValueError) as error:  # ValueError: an address that is none
-        fail(f"could not download {url} ({error}); put {path.name} into {path.parent} by hand (MD5 {md5})")
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ---- CSV --------------------------------------------------------------------------------------------------------------
 
 
-def load_csv(path: Path, target: str | None) -> Table:
-    """A CSV file whose first row names the columns, all other cells numbers. `target`: its column (default: the last)."""
-    columns, values = read_csv(path)
+@dataclass
+class Cells:
+    """A CSV file as it is: its column names, its rows of text, the line each begins in, and the separator."""
+
+    path: Path
+    columns: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    delimiter: str
+
+    def numbers(self, names: list[str]) -> np.ndarray:
+        """-> (N, len(names)) float64. Ends the program with the first cell of these columns that is not a finite number."""
+        at = [self.columns.index(name) for name in names]
+        values = [
+            self.number(line, row[i], self.columns[i])
+            for line, row in zip(self.lines, self.rows, strict=True)
+            for i in at
+        ]
+        return np.array(values, dtype=float).reshape(len(self.rows), len(at))
+
+    def number(self, line: int, cell: str, column: str) -> float:
+        where = f"{self.path}, row {line}, column {column!r}"
+        if not cell.strip():
+            fail(f"{where}: the cell is empty")
+        if not is_number(cell):
+            fail(f"{where}: {cell.strip()[:40]!r} is not a number; --drop leaves a column out")
+        if not math.isfinite(float(cell)):
+            fail(f"{where}: {cell.strip()!r} is not a finite number")
+        return float(cell)
+
+
+def load_csv(path: Path, target: str | None, drop: Sequence = ()) -> Table:
+    """A CSV file whose first row names the columns. `target`: its column (default: the last that is not dropped)."""
+    cells = read_csv(path)
+    if target and target not in cells.columns:
+        fail(f"--target {target}: {path} has {no_column(target, cells.columns)}")
+    columns = without(cells.columns, drop)
     target = target or columns[-1]
     if target not in columns:
-        fail(f"--target {target}: {path} has {no_column(target, columns)}")
-    if len(columns) < 2:
+        fail(f"--drop {target}: that is the target")
+    columns.remove(target)
+    if not columns:
         fail(f"{path}: only one column; at least a feature and the target are needed")
-    if len(values) < FEWEST_ROWS:
-        fail(f"{path}: {len(values)} rows of numbers; at least {FEWEST_ROWS} are needed")
-    at = columns.index(target)
-    for name, column in zip(columns, values.T, strict=True):
+    if len(cells.rows) < FEWEST_ROWS:
+        fail(f"{path}: {len(cells.rows)} rows of numbers; at least {FEWEST_ROWS} are needed")
+    x, y = cells.numbers(columns), cells.numbers([target])[:, 0]
+    if y.min() == y.max():
+        fail(f"{path}: column {target!r}, the target, has the same value {y[0]:g} in every row")
+    for name, column in zip(columns, x.T, strict=True):
         if column.min() == column.max():
-            if name == target:
-                fail(f"{path}: column {name!r}, the target, has the same value {column[0]:g} in every row")
             say(f"{path}: column {name!r} is constant, so nothing can be learned from it; it counts as 0")
-    return Table(path.stem, columns[:at] + columns[at + 1 :], target, np.delete(values, at, 1), values[:, at])
+    return Table(path.stem, columns, target, x, y, own=True)
 
 
-def read_csv(path: Path) -> tuple[list[str], np.ndarray]:
-    """-> the column names and the numbers (N, C). Ends the program with the first cell that is not a finite number."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path}: no CSV file that can be read ({type(error).__name__})")
+def read_csv(path: Path) -> Cells:
+    """-> the file's cells. The separator is a comma, semicolon or tab: whichever the first row has most."""
+    text = utils.read_text(path)
     first = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first.count)
     lines = csv.reader(io.StringIO(text), delimiter=delimiter)
@@ -173,24 +196,17 @@ def read_csv(path: Path) -> tuple[list[str], np.ndarray]:
         fail(f"{path}: row 1 must name the columns, and reads: {first.strip()[:60]}")
     if len(set(columns)) < len(columns):
         fail(f"{path}: row 1 names a column twice: {next(name for name in columns if columns.count(name) > 1)!r}")
+    cells = Cells(path, columns, [], [], delimiter)
     try:
-        rows = [read_row(path, lines.line_num, cells, columns) for cells in lines if any(map(str.strip, cells))]
+        for row in lines:
+            if any(map(str.strip, row)):
+                if len(row) != len(columns):
+                    fail(f"{path}, row {lines.line_num}: {len(row)} cells, where row 1 names {len(columns)} columns")
+                cells.rows.append(row)
+                cells.lines.append(lines.line_num)
     except csv.Error as error:
         fail(f"{path}, row {lines.line_num}: {error}")
-    return columns, np.array(rows, dtype=float).reshape(len(rows), len(columns))
-
-
-def read_row(path: Path, number: int, cells: list[str], columns: list[str]) -> list[float]:
-    if len(cells) != len(columns):
-        fail(f"{path}, row {number}: {len(cells)} cells, where row 1 names {len(columns)} columns")
-    for name, cell in zip(columns, cells, strict=True):
-        if not cell.strip():
-            fail(f"{path}, row {number}, column {name!r}: the cell is empty")
-        if not is_number(cell):
-            fail(f"{path}, row {number}, column {name!r}: {cell.strip()[:40]!r} is not a number")
-        if not math.isfinite(float(cell)):
-            fail(f"{path}, row {number}, column {name!r}: {cell.strip()!r} is not a finite number")
-    return [float(cell) for cell in cells]
+    return cells
 
 
 def is_number(text: str) -> bool:
@@ -204,25 +220,28 @@ def is_number(text: str) -> bool:
 # ---- folds and features -------------------------------------------------------------------------------------------------
 
 
-def make_folds(rows: int, split: str, folds: int = 10, shuffles: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """-> (training rows, test rows) of every fold (course 4-4). They never depend on --seed, or runs could not be compared.
+def make_folds(marks: list[str], split: str, folds: int = 10, shuffles: int = 1) -> list[np.ndarray]:
+    """`marks`: a fingerprint a row -> the test rows of every fold (course 4-4); all others train.
 
     holdout  a fifth of the rows tests, drawn anew in each shuffle
     kfold    the rows are shuffled and cut into `folds` parts; each part tests once, the others train
     loo      leave-one-out: K-fold with as many folds as rows; there is but one way to do it, so no shuffles
+
+    Rows are drawn by their content: their order means nothing, and equal rows stay together, or one would train and its twin
+    test. The folds never depend on --seed, or runs could not be compared.
     """
-    if split == "loo":
-        return list(LeaveOneOut().split(np.empty(rows)))
-    if split == "kfold" and not 2 <= folds <= rows:
-        fail(f"--folds {folds}: {rows} rows can be cut into 2 to {rows} folds")
-    result = []
-    for shuffle in range(shuffles):
-        kfold, holdout = (
-            KFold(folds, shuffle=True, random_state=shuffle),
-            ShuffleSplit(1, test_size=0.2, random_state=shuffle),
-        )
-        result += (kfold if split == "kfold" else holdout).split(np.empty(rows))
-    return result
+    distinct = sorted(set(marks))
+    if split == "kfold" and not 2 <= folds <= len(distinct):
+        fail(f"--folds {folds}: {len(distinct)} different rows can be cut into 2 to {len(distinct)} folds")
+    tests = [[mark] for mark in distinct] if split == "loo" else []
+    for shuffle in range(shuffles) if split != "loo" else ():
+        order = sorted(distinct, key=lambda mark: draw(mark, f"shuffle {shuffle}"))
+        cut = max(1, round(len(order) / 5))
+        tests += [order[:cut]] if split == "holdout" else [list(part) for part in np.array_split(order, folds)]
+    rows: dict[str, list[int]] = {}
+    for row, mark in enumerate(marks):
+        rows.setdefault(mark, []).append(row)
+    return [np.array(sorted(row for mark in test for row in rows[mark])) for test in tests]
 
 
 class Features:
@@ -264,8 +283,11 @@ class Scaler:
     """Moves and scales columns to mean 0 and variance 1 on the rows x (n, C) it is fitted to; constant ones to 0."""
 
     def __init__(self, x: np.ndarray):
-        mean, std = x.mean(0), x.std(0)
-        std = np.where(std > 1e-12 * np.maximum(1, abs(mean)), std, 1.0)
+        largest = np.where(
+            x.any(0), abs(x).max(0), 1.0
+        )  # divided by it, no square is too small or too large for a float
+        mean, std = x.mean(0), largest * (x / largest).std(0)
+        std = np.where(std > 1e-12 * abs(mean), std, 1.0)  # below, it is rounding
         self.mean, self.std = torch.from_numpy(mean), torch.from_numpy(std)
 
     def __call__(self, x: np.ndarray) -> Tensor:

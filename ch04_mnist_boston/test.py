@@ -31,18 +31,18 @@ NEEDED = {
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("task", help=f"one of {', '.join(models.MODELS)}")
     parser.add_argument(
         "files", nargs="*", help="use the network on these instead of testing it: pictures, or CSV files"
     )
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the task's newest in runs/)")
-    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file (mnist, denoise)")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file or a run's best.pt (mnist, denoise)")
     parser.add_argument("--data", help="what to test on (mnist, denoise; default: the data of the training)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    utils.add_device_flag(parser)
     args = parser.parse_intermixed_args(argv)
     if args.task not in models.MODELS:
         fail(f"no task {args.task!r}; there are: {', '.join(models.MODELS)}, as the first word: python test.py mnist")
@@ -53,19 +53,11 @@ def parse(argv=None) -> argparse.Namespace:
 
 def find_run(args: argparse.Namespace) -> Path | None:
     """-> the run folder named, or the task's newest in runs/, or None."""
-    if args.run:
-        if read_arguments(Path(args.run)).get("task") != args.task:
+    if args.run is not None:
+        if utils.read_arguments(args.run).get("task") != args.task:
             fail(f"--run {args.run}: no run of {args.task} (its args.json would say so)")
         return Path(args.run)
-    runs = [
-        path.parent for path in Path("runs").glob("*/last.pt") if read_arguments(path.parent).get("task") == args.task
-    ]
-    return max(runs, key=lambda run: (run / "last.pt").stat().st_mtime, default=None)
-
-
-def read_arguments(run: Path) -> dict:
-    path = run / "args.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return utils.newest_run(lambda arguments: arguments.get("task") == args.task, "last.pt")
 
 
 def load_model(args: argparse.Namespace, run: Path | None, device: torch.device) -> tuple[nn.Module, dict, Path]:
@@ -73,12 +65,8 @@ def load_model(args: argparse.Namespace, run: Path | None, device: torch.device)
     path = Path(args.weights) if args.weights else run / "best.pt" if run else SHIPPED.get(args.task)
     if path is None:
         fail(f"no run of {args.task} in runs/ yet; first python train.py {args.task}")
-    if path.suffix == ".safetensors":
-        state, meta = utils.load_weights(path)
-    else:
-        saved = utils.load_checkpoint(path)
-        state, meta = (saved.get("model"), saved.get("meta")) if isinstance(saved, dict) else (None, None)
-    if not isinstance(state, dict) or not isinstance(meta, dict) or NEEDED[args.task] - meta.keys():
+    state, meta = utils.load_weights(path)
+    if NEEDED[args.task] - meta.keys():
         needed = ", ".join(sorted(NEEDED[args.task]))
         fail(f"{path}: holds weights, but not of a run of {args.task} ({needed} are needed)")
     if meta["task"] != args.task:
@@ -89,19 +77,19 @@ def load_model(args: argparse.Namespace, run: Path | None, device: torch.device)
         model.load_state_dict(state)
     except RuntimeError:
         fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    utils.say_weights(path, meta)
     return model.to(device).eval(), meta, path
 
 
 def output_folder(args: argparse.Namespace, run: Path | None, arch: str) -> Path:
-    out = Path(args.out) if args.out else run if run and not args.weights else Path("runs") / f"test-{arch}"
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return utils.output_folder(args.out or (run if run and not args.weights else Path("runs") / f"test-{arch}"))
 
 
 def test_boston(args: argparse.Namespace, run: Path | None) -> None:
     if run is None:
         fail("no run of boston in runs/ yet; first python train.py boston")
-    arguments = read_arguments(run)
+    arguments = utils.read_arguments(run)
+    utils.say_weights(run, arguments)
     out = output_folder(args, run, arguments["arch"])
     if args.files:
         boston.predict_files(run, args.files, out)
@@ -118,8 +106,11 @@ def test_pictures(args: argparse.Namespace, run: Path | None, device: torch.devi
         use = {"mnist": mnist.classify, "denoise": denoise.clean_files}[args.task]
         use(args, model, meta, out, device)
         return
-    saved = {} if args.weights or run is None else read_arguments(run)
-    args.data = args.data or saved.get("data")  # a folder is found by its path, which only the arguments know
+    saved = {} if args.weights or run is None else utils.read_arguments(run)
+    args.split = {"data": meta["data"], "own": meta.get("own", False)}
+    if (path.parent / "split.json").exists():  # which samples trained, and where they were
+        args.split = utils.read_json(path.parent / "split.json")
+    args.data = args.data or args.split["data"]
     result = task.test(args, model, meta, path, out, device)
     about = {
         "task": args.task,
@@ -146,8 +137,9 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, 
     flags = "".join(f" --{name} {saved[name]}" for name in ("limit", "epochs", "precision") if saved.get(name))
     command = f"python train.py {args.task} --arch {meta['arch']} --data {meta['data']} --seed {saved['seed']}{flags}"
     score = {name: value for name, value in result.items() if isinstance(value, (int, float, str))}
-    utils.save_weights(args.export, model, **meta, command=command, score=score | {"torch": torch.__version__})
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    target = utils.free_name(args.export)
+    utils.save_weights(target, model, **meta, command=command, score=score | {"torch": torch.__version__})
+    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 def main(argv=None) -> None:
@@ -163,4 +155,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

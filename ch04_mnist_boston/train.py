@@ -14,21 +14,17 @@ import denoise
 import mnist
 import utils
 from options import parse
-from utils import fail
 
 TASKS = {"boston": boston.train, "mnist": mnist.train, "denoise": denoise.train}
 
 
 def main(argv=None) -> None:
-    args = parse(__doc__, argv)
-    device = utils.pick_device(args.device)
-    utils.keep_freed_memory()
-    with utils.processes(device):
+    with utils.processes():
+        args = parse(__doc__, argv)
+        device = utils.pick_device(args.device)
+        utils.keep_freed_memory()
         TASKS[args.task](args, device)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch or fold")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch or fold")

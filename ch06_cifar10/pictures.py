@@ -225,9 +225,11 @@ def samples(items: list[Item]) -> dict[str, str]:
     return {item.mark: item.name for item in items}
 
 
-def still_held_out(files: dict[str, list[Item]], split: dict) -> list[Item]:
-    """-> of all files that are there now, those that a run with this `split` may be tested on."""
+def still_held_out(files: dict[str, list[Item]], split: dict, same_data: bool) -> list[Item]:
+    """-> of all files that are there now, those that a run with this `split` may be tested on: see utils.held_out."""
+    if "train" not in split:  # shared weights: what trained is not known
+        return files["test"]
     files = {part: marked(items) for part, items in files.items()}
     everything = [item for items in files.values() for item in items]
-    chosen = held_out(split, samples(everything), {item.mark for item in files["test"]})
+    chosen = held_out(split, samples(everything), {item.mark for item in files["test"]}, same_data=same_data)
     return [item for item in everything if item.mark in chosen] or fail("no picture is left that did not train")

@@ -145,7 +145,8 @@ def parse_args(parser, argv=None):
     if args.resume is None:
         return args
     saved = from_first(lambda: read_arguments(args.resume))
-    nothing = argparse.Namespace(**{action.dest: ... for action in parser._actions})
+    names = [*(action.dest for action in parser._actions), *parser._defaults]
+    nothing = argparse.Namespace(**dict.fromkeys(names, ...))
     given = [name for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not ...]
     if refused := [name for name in given if name not in ("resume", *MAY_CHANGE)]:
         fail(f"--resume {args.resume}: goes on with the run's own data and recipe; leave out {flags(refused)}")
@@ -259,7 +260,8 @@ def watch(store, done: threading.Event) -> None:
             if not store.check(["failed"]):
                 continue
             there, _, line = store.get("failed").decode("utf-8", "replace").partition(" ")
-        except (RuntimeError, OSError):  # the store is gone, and the first machine with it
+        except (RuntimeError, OSError):  # the store is gone, and the first machine with it; or all are done
+            done.wait(2)
             there, line = "", "the first machine's processes have ended"
         if not done.is_set():
             if there != machine and os.environ.get("LOCAL_RANK", "0") == "0":
@@ -341,6 +343,38 @@ def write_atomic(path, data):
     except OSError as error:
         beside.unlink(missing_ok=True) if beside.parent.is_dir() else None
         fail(f"cannot write {path}: {error.strerror}; what was there before is untouched")
+
+
+def read_text(path) -> str:
+    """A text file in UTF-8 (with a byte-order mark or without), UTF-16 with a mark, or GB18030 where that gives plausible
+    Chinese. Line ends become \\n."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        fail(f"{path}: cannot be read ({error.strerror})")
+    if data.startswith((b"PK\3\4", b"\xd0\xcf\x11\xe0")):
+        fail(f"{path}: a spreadsheet or an archive, no text file; save it as CSV UTF-8")
+    encodings = ("utf-16",) if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "gb18030")
+    where = 0
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            where = where or error.start
+            continue
+        if "\0" not in text and (encoding != "gb18030" or is_chinese(text)):
+            return text.replace("\r\n", "\n").replace("\r", "\n")
+    line = data.count(b"\n", 0, where) + 1
+    fail(f"{path}, line {line}: neither UTF-8 nor GB18030 text; save it as UTF-8 (Excel: CSV UTF-8)")
+
+
+def is_chinese(text: str) -> bool:
+    """Nearly all bytes are some GB18030 text. Of real Chinese, these eight are one character in fifteen (traditional too), or
+    nearly all are among the 3,755 that GB2312 has first."""
+    chinese = re.findall("[\u3400-\u9fff\ue000-\uf8ff]", text[:200_000])
+    frequent = sum(c in "的一是不我人在有" for c in chinese)
+    first = sum(b"\xb0" <= c.encode("gb18030")[:1] <= b"\xd7" and c.encode("gb18030")[1] > 0xA0 for c in chinese)
+    return bool(chinese) and (frequent > len(chinese) / 200 or first > 0.9 * len(chinese))
 
 
 def is_special(path) -> bool:
@@ -467,12 +501,14 @@ def differences(before: dict, now: dict) -> str:
     return "; ".join(words)
 
 
-def held_out(split: dict, samples: dict[str, str], in_test: set[str], names_stay: bool = True) -> set[str]:
+def held_out(split: dict, samples: dict, in_test: set, names_stay: bool = True, same_data: bool = True) -> set[str]:
     """-> the fingerprints of `samples` (fingerprint -> name) that a run with this `split` may be tested on. Says what changed.
 
     These are the samples that it held out, and of those that came later, the ones that fall to the test part (`in_test`). One
-    that trained or validated is never tested, under whatever name; with `names_stay` (files), nor under new content.
+    that trained or validated is never tested, under whatever name; with `names_stay` (files), nor under new content. Of other
+    data than the run's (not `same_data`), the test part is tested, without copies of what trained.
     """
+    names_stay = names_stay and same_data
     seen = {mark: name for part in ("train", "val") for mark, name in (split.get(part) or {}).items()}
     kept = split.get("test") or {}
     seen_names, kept_names = (set(part.values()) if names_stay else set() for part in (seen, kept))
@@ -490,7 +526,7 @@ def held_out(split: dict, samples: dict[str, str], in_test: set[str], names_stay
         "of the training's samples are gone": gone,
         "of the test part trained or validated, and are not tested": copies,
     }
-    for note, names in notes.items():
+    for note, names in notes.items() if same_data else list(notes.items())[-1:]:
         if names:
             say(f"{len(names)} samples {note}: {shortened(names)}", file=sys.stderr)
     return chosen
@@ -773,9 +809,11 @@ def width_of(text: str) -> int:
     return sum(2 if ord(c) > 0x2E7F else 1 for c in text)
 
 
-def print_table(rows: list[list[str]]) -> None:
-    """Prints rows of cells, the first row the header: the first column to the left, the others to the right, never touching."""
+def print_table(rows: list[list[str]], remarks: list[str] | None = None) -> None:
+    """Prints rows of cells, the first row the header: the first column to the left, the others to the right, never touching;
+    `remarks`: a text to put at the end of each row."""
     widths = [max(width_of(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = [" " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(row[i] + cells[i] if i == 0 else cells[i] + row[i] for i in range(len(row))).rstrip())
+    for row, remark in zip(rows, remarks or [""] * len(rows), strict=True):
+        blanks = [" " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [row[0] + blanks[0], *(blank + cell for blank, cell in zip(blanks[1:], row[1:], strict=True)), remark]
+        print("  ".join(cells).rstrip())

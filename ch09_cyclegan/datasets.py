@@ -9,27 +9,25 @@ test/B, as in the course. The domains may differ in number, and the pictures in 
   PairLoader     both domains as uint8 tensors on the device; crops, mirrors and pairs them, a batch at a time
 """
 
-import argparse
-import hashlib
-import http.client
-import os
 import shutil
 import tempfile
-import urllib.request
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+import pictures
 import sample
-from utils import fail, rank, say, warn, world
+import utils
+from pictures import list_pictures, read_picture
+from utils import Number, fail, fingerprint, rank, say, warn, world
 
 # SHA-256 of NAME.zip, as TensorFlow Datasets lists them (url_checksums/cycle_gan.txt)
 SETS = {
@@ -58,12 +56,15 @@ DATA_HELP = (
     + "or a set: "
     + ", ".join(SETS)
 )
-IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+IMAGE_SIZES = Number(int, 16, 4096)
 
 
 @dataclass
 class Data:
-    """Pictures of both domains, (N, 3, S, S) uint8 RGB, and their files' names; for pix2pix, the i-th of a and b are a pair."""
+    """Pictures of both domains, (N, 3, S, S) uint8 RGB, and their files' names; for pix2pix, the i-th of a and b are a pair.
+
+    `own`: from a folder of yours. `samples`: {fingerprint: name} of these pictures, `others` of those of the other part.
+    """
 
     name: str
     a: Tensor
@@ -71,16 +72,21 @@ class Data:
     names_a: list[str]
     names_b: list[str]
     image_size: int
+    own: bool = False
+    samples: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
 
 
-def load(name: str, root="data", part="train", mode="cyclegan", image_size=None, limit=None, workers=0) -> Data:
+def load(
+    name: str, root="data", part="train", mode="cyclegan", image_size=None, limit=None, workers=0, run=None
+) -> Data:
     """The "train" or "test" part of `name`: auto, sample, a set of SETS, or the path of a folder.
 
-    `image_size` is what the networks see (default: 256; the sample and dcgan: 64). Training pictures are read an eighth
-    larger, to be cropped at random. Of each domain, `limit` pictures at most. Errors end the program with one line.
+    A name that is the path of a folder is that folder. `image_size` is what the networks see (default: 256; the sample and
+    dcgan: 64). Training pictures are read an eighth larger, to be cropped at random. Of each domain, `limit` pictures at most.
+    `run`: the split.json of a run, which says what may be tested. Errors end the program with one line.
     """
-    if image_size is not None and image_size < 16:
-        fail(f"--image-size {image_size}: too small for these networks; take 16 or more")
+    is_own = run["own"] if run and run["data"] == name else Path(name).exists()
     if name == "auto":
         try:
             name = str(prepare(DEFAULT_SET[mode], Path(root)))
@@ -90,15 +96,16 @@ def load(name: str, root="data", part="train", mode="cyclegan", image_size=None,
                 f"{why}\nWhat a network makes of the sample says nothing about photographs."
             )
             name = "sample"
-    size = image_size or (64 if name == "sample" or mode == "dcgan" else 256)
+    is_sample = name == "sample" and not is_own
+    size = image_size or (64 if is_sample or mode == "dcgan" else 256)
     read_size = size * 9 // 8 if part == "train" else size
-    if name == "sample":
+    if is_sample:
         return load_sample(part, mode, size, read_size, limit)
-    if name in SETS:
+    if name in SETS and not is_own:
         name = str(prepare(name, Path(root)))
     if not Path(name).is_dir():
         fail(f"--data {name}: not auto, sample or one of {', '.join(SETS)}, and there is no folder of that name")
-    return load_folder(Path(name), part, mode, size, read_size, limit, workers)
+    return load_folder(Path(name), part, mode, size, read_size, limit, workers, is_own, run)
 
 
 def load_sample(part: str, mode: str, size: int, read_size: int, limit: int | None) -> Data:
@@ -110,7 +117,12 @@ def load_sample(part: str, mode: str, size: int, read_size: int, limit: int | No
     else:
         a, b = (sample.make(kind, count, read_size, seed) for kind, count in zip(sample.KINDS, counts, strict=True))
     names = [[f"{i:04d}.png" for i in range(len(domain))] for domain in (a, b)]
-    return Data("sample", a, b, *names, size)
+    marks = {
+        fingerprint(x.numpy().tobytes()): f"{part}{d} {i}"
+        for d, xs in zip("AB", (a, b), strict=True)
+        for i, x in enumerate(xs)
+    }
+    return Data("sample", a, b, *names, size, samples=marks)
 
 
 # ---- the sets of the paper --------------------------------------------------------------------------------------------
@@ -121,61 +133,17 @@ def prepare(name: str, root: Path) -> Path:
     folder, archive = root / name, root / f"{name}.zip"
     if folder.is_dir():
         return folder
-    if world() > 1:  # not one process downloading while the others go without
-        fail(f"{name} is not in {root}; get it with `python datasets.py --data {name}` before torchrun")
+    if archive.exists() and utils.hash_of(archive) != SETS[name]:
+        fail(f"{archive}: damaged (not the SHA-256 it should have); move it away to have it downloaded again")
+    if not archive.exists():
+        utils.download([f"{mirror}{name}.zip" for mirror in MIRRORS], archive, f"sha256:{SETS[name]}", timeout=TIMEOUT)
+    if world() > 1:  # not one process unpacking while the others look for the folder
+        fail(f"{archive} is not unpacked yet; run `python datasets.py --data {name}` before torchrun")
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        if archive.exists() and hash_of(archive) != SETS[name]:
-            fail(f"{archive}: damaged (not the SHA-256 it should have); delete it to have it downloaded again")
-        if not archive.exists():
-            download(name, archive)
         unpack(archive, folder)
     except OSError as error:
         fail(f"cannot write to {root}: {error.strerror or error}")
     return folder
-
-
-def hash_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def download(name: str, archive: Path) -> None:
-    """Gets NAME.zip from the first mirror that has it whole; the file appears under its name only if its hash is right."""
-    part, failures = archive.with_suffix(".zip.part"), []
-    for mirror in MIRRORS:
-        url = f"{mirror}{name}.zip"
-        say(f"Downloading {url} ...")
-        try:
-            fetch(url, part)
-            if hash_of(part) == SETS[name]:
-                os.replace(part, archive)
-                return
-            failures.append(f"{url}: not the file expected (SHA-256)")
-        except (OSError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
-        finally:
-            part.unlink(missing_ok=True)
-        say(f"  no: {failures[-1]}")
-    fail(
-        f"could not download {name} ({len(failures)} mirrors tried, the last: {failures[-1]}); "
-        f"put {name}.zip into {archive.parent} by hand (SHA-256 {SETS[name]})"
-    )
-
-
-def fetch(url: str, path: Path) -> None:
-    """Writes what `url` answers to `path`."""
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0) or None
-        with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
-            while block := answer.read(1 << 18):
-                file.write(block)
-                bar.update(len(block))
-    if total and path.stat().st_size < total:
-        raise OSError(f"the connection broke after {path.stat().st_size:,} of {total:,} bytes")
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -198,65 +166,86 @@ def unpack(archive: Path, folder: Path) -> None:
 # ---- your own folder --------------------------------------------------------------------------------------------------
 
 
-def load_folder(path: Path, part: str, mode: str, size: int, read_size: int, limit: int | None, workers: int) -> Data:
+def load_folder(path: Path, part: str, mode: str, size: int, read_size: int, limit, workers, is_own, run) -> Data:
     """The two domains of a folder; for pix2pix, pairs of the same name, or pictures that hold both halves side by side."""
-    plain = path / part
-    if mode == "pix2pix" and plain.is_dir() and list_pictures(plain):
-        files_a = files_b = list_pictures(plain)[:limit]
-        halves = ("left", "right")
-    elif mode == "dcgan" and list_pictures(path):  # one domain, just a folder of pictures
-        files_a, files_b, halves = [], list_pictures(path)[:limit], (None, None)
-    else:
-        files_a, files_b = (some_pictures(find_domain(path, part, domain)) for domain in "AB")
-        if mode == "pix2pix":
-            files_a, files_b = matched(files_a, files_b)
-        files_a, files_b, halves = files_a[:limit], files_b[:limit], (None, None)
+    files_a, files_b, halves = find_files(path, part, mode)
+    other = "test" if part == "train" else "train"
+    others = (
+        marks_of([f for files in find_files(path, other, mode, needed=False)[:2] for f in files], path)
+        if is_own
+        else {}
+    )
+    if is_own and run and "train" in run:
+        here = marks_of([*files_a, *files_b], path)
+        chosen = {
+            here[mark]
+            for mark in utils.held_out(run, others | here, set(here), same_data=run["data"] == str(path))
+            if mark in here
+        }
+        files_a, files_b = ([p for p in files if name_of(p, path) in chosen] for files in (files_a, files_b))
+        if not files_a and not files_b:
+            fail(f"{path}: no picture is left to test that did not train")
+    files_a, files_b = files_a[:limit], files_b[:limit]
     a, kept_a = read_files(files_a, read_size, workers, halves[0])
     b, kept_b = read_files(files_b, read_size, workers, halves[1])
     if mode == "pix2pix" and (len(a), len(b)) != (len(files_a), len(files_b)):
         fail(f"{path}: pix2pix needs both pictures of every pair; take out the pairs of the pictures named above")
-    return Data(path.name, a, b, [p.name for p in kept_a], [p.name for p in kept_b], size)
+    names_a, names_b = ([p.name for p in kept] for kept in (kept_a, kept_b))
+    marks = marks_of([*kept_a, *kept_b], path)
+    return Data(path.resolve().name, a, b, names_a, names_b, size, is_own, marks, others)
 
 
-def find_domain(path: Path, part: str, domain: str) -> Path:
+def find_files(path: Path, part: str, mode: str, needed: bool = True) -> tuple[list[Path], list[Path], tuple]:
+    """-> the picture files of both domains of a part, and which half of each picture belongs to it (None: all of it)."""
+    plain = path / part
+    folders = [find_domain(path, part, domain) for domain in "AB"]
+    has_domains = all(folders)
+    if mode == "pix2pix" and not has_domains and plain.is_dir() and list_pictures(plain):
+        return list_pictures(plain), list_pictures(plain), ("left", "right")
+    if mode == "dcgan" and not folders[1] and list_pictures(path):  # one domain, just a folder of pictures
+        return [], list_pictures(path) if part == "train" else [], (None, None)
+    if not needed:
+        return *([] if folder is None else list_pictures(folder) for folder in folders), (None, None)
+    for folder, domain in zip(folders, "AB", strict=True):
+        if folder is None:
+            fail(f"{path}: expected the folders {part}A and {part}B in it, or {part}/A and {part}/B; "
+                 f"there is no {part}{domain}")  # fmt: skip
+    files_a, files_b = (some_pictures(folder) for folder in folders)
+    return *(matched(files_a, files_b) if mode == "pix2pix" else (files_a, files_b)), (None, None)
+
+
+def find_domain(path: Path, part: str, domain: str) -> Path | None:
     """-> path/trainA, as in the paper's sets, or path/train/A, as in the course."""
-    for folder in (path / f"{part}{domain}", path / part / domain):
-        if folder.is_dir():
-            return folder
-    fail(
-        f"{path}: expected the folders {part}A and {part}B in it, or {part}/A and {part}/B; there is no {part}{domain}"
-    )
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_TYPES and p.is_file())
+    return next((p for p in (path / f"{part}{domain}", path / part / domain) if p.is_dir()), None)
 
 
 def some_pictures(folder: Path) -> list[Path]:
-    return list_pictures(folder) or fail(f"{folder}: no pictures in this folder ({', '.join(sorted(IMAGE_TYPES))})")
+    types = ", ".join(sorted(pictures.IMAGE_TYPES))
+    return list_pictures(folder) or fail(f"{folder}: no pictures in this folder ({types})")
+
+
+def name_of(file: Path, path: Path) -> str:
+    return file.relative_to(path).as_posix()
+
+
+def marks_of(files: list[Path], path: Path) -> dict[str, str]:
+    """{fingerprint: name} of picture files, as split.json has it; those that cannot be read are left out."""
+    return pictures.samples(pictures.marked([pictures.Item(p, 0, name_of(p, path)) for p in files]))
 
 
 def matched(files_a: list[Path], files_b: list[Path]) -> tuple[list[Path], list[Path]]:
     """Pairs by name: 7.png and 7.jpg, or 7_A.jpg and 7_B.jpg as in the paper's maps and facades."""
-    by_key = [{p.stem.removesuffix("_A"): p for p in files_a}, {p.stem.removesuffix("_B"): p for p in files_b}]
+    by_key: list[dict[str, Path]] = [{}, {}]
+    for files, domain, found in zip((files_a, files_b), "AB", by_key, strict=True):
+        for p in files:
+            other = found.setdefault(p.stem.removesuffix(f"_{domain}"), p)
+            if other != p:
+                fail(f"{p}: {other.name} has the same name, so the partner of neither is known")
     alone = sorted(by_key[0].keys() ^ by_key[1].keys())
     if alone:
         there = by_key[0].get(alone[0]) or by_key[1].get(alone[0])
         fail(f"{there}: has no partner of the same name in the other domain ({len(alone)} such pictures)")
     return [by_key[0][key] for key in sorted(by_key[0])], [by_key[1][key] for key in sorted(by_key[0])]
-
-
-def open_rgb(path: Path) -> Image.Image:
-    """-> an RGB picture, the right way up, transparent parts on white; a grey one has three equal channels. OSError if none."""
-    try:
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)  # cameras store which way is up beside the pixels
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return picture.convert("RGB")
-    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:  # what Pillow raises for odd files
-        raise OSError(error) from error
 
 
 def squared(picture: Image.Image, side: int) -> Image.Image:
@@ -274,7 +263,7 @@ def pixels_of(picture: Image.Image) -> Tensor:
 
 
 class PictureFiles(Dataset):
-    """The course's Dataset (9-3), a domain at a time: -> (3, S, S) uint8, or None for a file that is no picture."""
+    """The course's Dataset (9-3), a domain at a time: -> (3, S, S) uint8, or, of a file that is no picture, why."""
 
     def __init__(self, files: list[Path], side: int, half: str | None = None):
         self.files, self.side, self.half = files, side, half
@@ -282,11 +271,11 @@ class PictureFiles(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor | None:
+    def __getitem__(self, index: int) -> Tensor | str:
         try:
-            picture = open_rgb(self.files[index])
-        except OSError:
-            return None
+            picture = read_picture(self.files[index])
+        except OSError as error:
+            return error.strerror or str(error)
         if self.half:
             middle = picture.width // 2
             left = 0 if self.half == "left" else middle
@@ -300,15 +289,15 @@ def read_files(files: list[Path], side: int, workers: int, half: str | None) -> 
         return torch.empty(0, 3, side, side, dtype=torch.uint8), []
     loader = DataLoader(PictureFiles(files, side, half), batch_size=None, num_workers=workers)
     name = files[0].parent.name
-    pictures = list(tqdm(loader, desc=f"reading {name}", disable=None if rank() == 0 else True, leave=False))
-    bad = [path for path, picture in zip(files, pictures, strict=True) if picture is None]
-    for path in bad:
-        say(f"skipped {path}: not a picture that can be read")
+    results = list(tqdm(loader, desc=f"reading {name}", disable=None if rank() == 0 else True, leave=False))
+    bad = {path: why for path, why in zip(files, results, strict=True) if isinstance(why, str)}
+    for path, why in bad.items():
+        say(f"skipped {path}: not a picture that can be read ({why})")
     if len(bad) == len(files):
         fail(f"none of the {len(files)} pictures in {files[0].parent} can be read, the first being {files[0]}")
     if bad:
         say(f"skipped {len(bad)} of {len(files)} pictures in {files[0].parent}")
-    return torch.stack([p for p in pictures if p is not None]), [path for path in files if path not in bad]
+    return torch.stack([p for p in results if not isinstance(p, str)]), [path for path in files if path not in bad]
 
 
 # ---- to the networks --------------------------------------------------------------------------------------------------
@@ -370,12 +359,13 @@ class PairLoader:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where the sets lie (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 256; the sample: 64)")
+    size_help = "side in pixels (default: 256; the sample: 64)"
+    parser.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
     parser.add_argument("--mode", choices=DEFAULT_SET, default="cyclegan")
-    parser.add_argument("--limit", type=int, metavar="N", help="use only N pictures a domain")
+    parser.add_argument("--limit", type=Number(int, 1), metavar="N", help="use only N pictures a domain")
     args = parser.parse_args()
     data = load(args.data, args.data_root, "train", args.mode, args.image_size, args.limit)
     print(
@@ -383,9 +373,9 @@ def main() -> None:
     )
     batch = next(iter(PairLoader(data, 8, torch.device("cpu"), paired=args.mode == "pix2pix")))
     rows = [to_pixels(domain).permute(2, 0, 3, 1).flatten(1, 2) for domain in batch if len(domain)]
-    Image.fromarray(torch.cat(rows).numpy()).save("preview.png")
-    print("wrote preview.png: a row of A and a row of B, cropped and mirrored as in training")
+    path = pictures.save_picture(Image.fromarray(torch.cat(rows).numpy()), Path("preview.png"))
+    print(f"wrote {path}: a row of A and a row of B, cropped and mirrored as in training")
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

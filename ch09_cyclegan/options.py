@@ -4,9 +4,9 @@ import argparse
 
 import models
 import utils
-from datasets import DATA_HELP
+from datasets import DATA_HELP, IMAGE_SIZES
 from gans import MODES
-from utils import fail, world
+from utils import Number, fail, world
 
 COLUMNS = ("arch", "width", "patch", "epochs", "batch_size", "lr")
 RECIPES = {
@@ -27,29 +27,36 @@ RECIPES = {
 
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=doc)
+    count, weight = Number(int, 1), Number(float, 0)
     data = parser.add_argument_group("data and networks (defaults: the recipe's row of RECIPES in options.py)")
     data.add_argument("--mode", choices=MODES, default="cyclegan", help="what to train (default: %(default)s)")
     data.add_argument("--data", default="auto", help=DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where the sets lie (default: %(default)s)")
-    data.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 256; sample and dcgan: 64)")
-    data.add_argument("--limit", type=int, metavar="N", help="use only N training pictures of each domain")
+    size_help = "side in pixels (default: 256; sample and dcgan: 64)"
+    data.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
+    data.add_argument(
+        "--weights", metavar="FILE", help="start from these: a .safetensors file, or a run's best.pt, last.pt"
+    )
+    data.add_argument("--limit", type=count, metavar="N", help="use only N training pictures of each domain")
     data.add_argument("--no-flip", action="store_true", help="do not mirror pictures: letters, traffic signs")
     data.add_argument("--arch", help=f"the generator, one of {', '.join(models.MODELS)}")
-    data.add_argument("--width", type=int, metavar="N", help="channels of the first layers (the papers': 64)")
+    data.add_argument("--width", type=count, metavar="N", help="channels of the first layers (the papers': 64)")
     data.add_argument("--patch", type=int, choices=models.PATCHES, help="pixels a side that the discriminator judges")
     data.add_argument("--upsample", choices=models.UPSAMPLE, default="transpose", help="resize: no checkerboards")
     recipe = parser.add_argument_group("recipe (defaults: the same row)")
-    recipe.add_argument("--epochs", type=int, help="the learning rate falls to nothing over the second half of them")
-    recipe.add_argument("--batch-size", type=int, help="pictures of each domain a step, over all processes together")
-    recipe.add_argument("--lr", type=float, help="Adam's learning rate in the first half")
-    recipe.add_argument("--weight-decay", type=float, default=0.0, help="default: %(default)s")
-    recipe.add_argument("--lambda-cycle", type=float, default=10.0, help="weight of the cycle (default: %(default)s)")
+    recipe.add_argument("--epochs", type=count, help="the learning rate falls to nothing over the second half of them")
+    recipe.add_argument("--batch-size", type=count, help="pictures of each domain a step, over all processes together")
+    recipe.add_argument("--lr", type=Number(float, 0, above=True), help="Adam's learning rate in the first half")
+    recipe.add_argument("--weight-decay", type=weight, default=0.0, help="default: %(default)s")
+    recipe.add_argument("--lambda-cycle", type=weight, default=10.0, help="weight of the cycle (default: %(default)s)")
     recipe.add_argument(
-        "--lambda-identity", type=float, default=5.0, help="of the identity loss (default: %(default)s)"
+        "--lambda-identity", type=weight, default=5.0, help="of the identity loss (default: %(default)s)"
     )
-    recipe.add_argument("--lambda-l1", type=float, default=100.0, help="of pix2pix's L1 loss (default: %(default)s)")
-    recipe.add_argument("--pool", type=int, default=50, help="older fakes kept; 0: none (default: %(default)s)")
+    recipe.add_argument("--lambda-l1", type=weight, default=100.0, help="of pix2pix's L1 loss (default: %(default)s)")
+    recipe.add_argument(
+        "--pool", type=Number(int, 0), default=50, help="older fakes kept; 0: none (default: %(default)s)"
+    )
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
@@ -59,18 +66,15 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         fail(
             f"--arch {args.arch} does not go with --mode {args.mode}: dcgan starts from noise, the others from pictures"
         )
-    for name in ("epochs", "batch_size", "lr", "limit", "image_size", "width"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
     if args.quick:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 16
         args.epochs, args.width = args.epochs or 1, args.width or 8
     return args
 
 
-def fill_in_recipe(args: argparse.Namespace, data_name: str, image_size: int) -> None:
+def fill_in_recipe(args: argparse.Namespace, data_name: str, image_size: int, own: bool = False) -> None:
     """Gives every flag of the recipe that was not set its value from RECIPES, and names the data that `auto` found."""
-    kind = " sample" if data_name == "sample" else " small" if image_size < 128 else ""
+    kind = " sample" if data_name == "sample" and not own else " small" if image_size < 128 else ""
     for name, value in zip(COLUMNS, RECIPES[args.mode + kind], strict=True):
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -9,7 +9,6 @@ weights are at hand, and on the sample what a judge of colours calls the results
 """
 
 import argparse
-import http.client
 import json
 import time
 import warnings
@@ -25,49 +24,49 @@ from torchvision.utils import make_grid
 
 import datasets
 import models
+import pictures
 import sample
 import utils
 from gans import noise
-from utils import fail
+from utils import Number, fail
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet3.safetensors"  # trained on the drawn sample
+COLOUR_TYPES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 DIRECTIONS = {"AtoB": "g_ab", "BtoA": "g_ba"}
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # its SHA-256 begins with 6726825d
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", help="pictures, or folders of pictures, to translate instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
-    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
     parser.add_argument("--direction", choices=DIRECTIONS, help="default: AtoB for files, both for the test split")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where the sets lie (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="use only N test pictures of each domain")
+    parser.add_argument("--limit", type=Number(int, 1), metavar="N", help="use only N test pictures of each domain")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: translated; a test: the run folder)")
-    parser.add_argument(
-        "--max-side", type=int, default=1024, metavar="N", help="shrink larger files (default: %(default)s)"
-    )
+    tiles_help = "larger files are translated in tiles of that side (default: %(default)s)"
+    parser.add_argument("--max-side", type=Number(int, 64), default=1024, metavar="N", help=tiles_help)
     parser.add_argument("--fid", action="store_true", help="download Inception's weights (95 MB) for FID and KID")
     parser.add_argument("--export", metavar="FILE", help="save the tested generators, in half precision, to share")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read files (default: %(default)s)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    parser.add_argument(
+        "--workers", type=Number(int, 0, 256), default=0, help="processes that read files (default: %(default)s)"
+    )
+    utils.add_device_flag(parser)
     return parser.parse_args(argv)
 
 
 def load_generators(args: argparse.Namespace, device: torch.device) -> tuple[nn.ModuleDict, dict, Path]:
     """-> the generators by name in eval mode, what their file says of them, and the file."""
-    runs = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    path = Path(args.weights) if args.weights else Path(args.run) / "best.pt" if args.run else (runs or [WEIGHTS])[-1]
-    if path.suffix == ".safetensors":
-        state, meta = utils.load_weights(path)
-    else:
-        saved = utils.load_checkpoint(path)
-        state, meta = (saved.get("model"), saved.get("meta")) if isinstance(saved, dict) else (None, None)
+    run = args.run or (None if args.weights else utils.newest_run())
+    path = Path(args.weights) if args.weights else Path(run) / "best.pt" if run else WEIGHTS
+    state, meta = utils.load_weights(path)
     needed = {"mode", "arch", "width", "upsample", "image_size", "data"}
-    if not isinstance(state, dict) or not isinstance(meta, dict) or needed - meta.keys():
+    if needed - meta.keys():
         fail(f"{path}: holds weights, but not of a run of this chapter ({', '.join(sorted(needed))} are needed)")
+    state = {key: tensor for key, tensor in state.items() if key.startswith("g")}  # last.pt has the discriminators too
     names = sorted({key.split(".")[0] for key in state})
     shape = (meta["arch"], meta["image_size"], meta["width"], meta["upsample"])
     generators = nn.ModuleDict({name: models.build(*shape) for name in names})
@@ -75,6 +74,7 @@ def load_generators(args: argparse.Namespace, device: torch.device) -> tuple[nn.
         generators.load_state_dict(state)
     except RuntimeError:
         fail(f"{path}: says {meta['arch']} of width {meta['width']}, but the weights in it are of another network")
+    utils.say_weights(path, meta)
     if args.export:
         generators.half().float()  # so that what is measured is what is saved
     return generators.to(device, memory_format=torch.channels_last).eval(), meta, path
@@ -92,7 +92,40 @@ def translate(generator: nn.Module, pixels: Tensor, device: torch.device) -> Ten
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
-        fail(f"no memory for a picture of {width} x {height} pixels; try a smaller --max-side")
+        fail(f"no memory for a picture of {width} x {height} pixels at once; try a smaller --max-side")
+
+
+def translate_tiles(generator: nn.Module, pixels: Tensor, device: torch.device, side: int) -> Tensor:
+    """(3, H, W) uint8 -> the same shape, in tiles of `side` pixels at most, for what does not fit into memory at once.
+
+    Neighbouring tiles share a strip, in which one fades into the other: each was normalised by itself, and a hard edge
+    between them would show.
+    """
+    height, width = pixels.shape[-2:]
+    if max(height, width) <= side:
+        return translate(generator, pixels[None], device)[0]
+    overlap = min(64, side // 4)
+    total, weight = torch.zeros(3, height, width), torch.zeros(1, height, width)
+    for top, bottom in stretches(height, side, overlap):
+        for left, right in stretches(width, side, overlap):
+            tile = translate(generator, pixels[None, :, top:bottom, left:right], device)[0].float()
+            share = ramp(bottom - top, overlap)[:, None] * ramp(right - left, overlap)
+            total[:, top:bottom, left:right] += tile * share
+            weight[:, top:bottom, left:right] += share
+    return (total / weight).round().clamp(0, 255).byte()
+
+
+def stretches(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
+    """(begin, end) of as few stretches of at most `side` as cover `length`, evenly, each sharing `overlap` or more."""
+    count = max(1, -(-(length - overlap) // (side - overlap)))
+    size = min(side, length)
+    return [(begin, begin + size) for begin in (round(i * (length - size) / max(1, count - 1)) for i in range(count))]
+
+
+def ramp(length: int, overlap: int) -> Tensor:
+    """(length,) weights: 1 in the middle, falling towards both ends over `overlap` pixels, never 0."""
+    distance = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 1
+    return (distance / (overlap + 1)).clamp(max=1)
 
 
 def in_batches(generator: nn.Module, pixels: Tensor, device: torch.device) -> Tensor:
@@ -115,21 +148,22 @@ def load_inception(args: argparse.Namespace) -> nn.Module | None:
     places = [Path(args.data_root) / INCEPTION, Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION]
     path = next((place for place in places if place.exists()), None)
     if path is None and args.fid:
-        path, part = places[0], places[0].with_suffix(".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            datasets.fetch(INCEPTION_URL, part)
-            part.replace(path)
-        except (OSError, http.client.HTTPException) as error:
-            part.unlink(missing_ok=True)
-            fail(f"could not download {INCEPTION_URL} ({error}); put {INCEPTION} into {path.parent} by hand")
+        path = places[0]
+        utils.download([INCEPTION_URL], path, check=check_inception)
     if path is None:
         print(f"FID and KID: not computed, since {INCEPTION} is not in {places[0].parent} (--fid downloads it)")
         return None
-    if not datasets.hash_of(path).startswith("6726825d"):
-        fail(f"{path}: damaged (its SHA-256 does not begin with 6726825d); delete it")
+    try:
+        check_inception(path)
+    except ValueError as error:
+        fail(f"{path}: damaged ({error}); move it away")
     utils.load_checkpoint(path)  # refuses a file with anything but tensors in it, before the library opens it
     return NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path))
+
+
+def check_inception(path: Path) -> None:
+    if not utils.hash_of(path).startswith("6726825d"):
+        raise ValueError("its SHA-256 does not begin with 6726825d")
 
 
 def distances(inception: nn.Module, real: Tensor, fake: Tensor, device: torch.device) -> dict[str, float]:
@@ -143,8 +177,8 @@ def distances(inception: nn.Module, real: Tensor, fake: Tensor, device: torch.de
     fid = FrechetInceptionDistance(inception).to(device)
     torch.manual_seed(0)  # KID draws its subsets at random
     for metric in (fid, kid):
-        for pictures, is_real in ((real, True), (fake, False)):
-            for batch in pictures.split(32):
+        for heap, is_real in ((real, True), (fake, False)):
+            for batch in heap.split(32):
                 metric.update(batch.to(device), real=is_real)
     mean, spread = kid.compute()
     return {"fid": float(fid.compute()), "kid": float(mean), "kid_std": float(spread)}
@@ -163,7 +197,7 @@ def measure(direction: str, generators: nn.ModuleDict, data: datasets.Data, meta
     if meta["mode"] == "pix2pix":
         result["pair_error"] = float((fake.float() - target.float()).abs().mean() / 255)
         rows.append(target)
-    elif data.name == "sample":
+    elif data.name == "sample" and not data.own:
         wanted = 1 if direction == "AtoB" else 0
         result[f"called_{sample.KINDS[wanted]}"] = float((sample.judge(fake) == wanted).float().mean())
     if inception:
@@ -173,59 +207,67 @@ def measure(direction: str, generators: nn.ModuleDict, data: datasets.Data, meta
 
 def test(args: argparse.Namespace, generators: nn.ModuleDict, meta: dict, path: Path, device: torch.device) -> None:
     directions = pick_directions(args, generators, list(DIRECTIONS))
-    source = args.data or source_of(meta, path)
-    data = datasets.load(source, args.data_root, "test", meta["mode"], meta["image_size"], args.limit, args.workers)
-    out = Path(args.out) if args.out else path.parent if path.suffix == ".pt" else Path("runs") / f"test-{path.stem}"
+    source, split = source_of(args, meta, path)
+    data = datasets.load(
+        source, args.data_root, "test", meta["mode"], meta["image_size"], args.limit, args.workers, split
+    )
+    out = utils.output_folder(args.out or (path.parent if path.suffix == ".pt" else Path("runs") / f"test-{path.stem}"))
     about = {"mode": meta["mode"], "arch": meta["arch"], "trained_on": meta["data"], "tested_on": data.name}
     result = about | {"weights": str(path), "torch": torch.__version__}
-    inception = load_inception(args)
+    inception, written = load_inception(args), ["test.json"]
     for direction in directions:
         start = time.perf_counter()
         result[direction], rows = measure(direction, generators, data, meta, inception, device)
         names = data.names_a if direction == "AtoB" else data.names_b
+        folder = utils.free_name(out / direction)
         for name, picture in zip(names, rows[1], strict=True):
-            save_picture(picture, out / direction / name)
-        save_grid([row[:8] for row in rows], out / f"{direction}.png")
+            save_picture(picture, folder / name)
+        grid = save_grid([row[:8] for row in rows], folder.with_suffix(".png"))
+        written += [grid.name, f"{folder.name}/"]
         figures = ", ".join(f"{name} {value:.4g}" for name, value in result[direction].items())
         print(f"{direction}, trained on {meta['data']}, tested on {data.name}: {figures}", end="")
         print(f" ({time.perf_counter() - start:.1f} s on {device})")
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
-    print(f"wrote {out}: test.json, " + ", ".join(f"{d}.png, {d}/" for d in directions))
+    print(f"wrote {out}: {', '.join(written)}")
     if args.export:
         export(args, generators, meta, path, {d: result[d] for d in directions})
 
 
-def source_of(meta: dict, path: Path) -> str:
-    """The --data that the run was trained with; for shared weights, the name of their data."""
-    arguments = path.parent / "args.json"
-    return json.loads(arguments.read_text("utf-8"))["data"] if arguments.exists() else meta["data"]
+def source_of(args: argparse.Namespace, meta: dict, path: Path) -> tuple[str, dict]:
+    """-> the --data to test on, by default the run's own, and which samples trained (of shared weights: unknown)."""
+    split = {"data": meta["data"], "own": meta.get("own", False)}
+    if (path.parent / "split.json").exists():
+        split = utils.read_json(path.parent / "split.json")
+    return args.data or split["data"], split
 
 
 def export(args: argparse.Namespace, generators: nn.ModuleDict, meta: dict, path: Path, score: dict) -> None:
     """Saves the generators to share, with how they were made and what they score."""
     if not (path.parent / "args.json").exists():
         fail(f"--export: {path} is in no run folder, so nothing says how it was trained")
-    recipe = json.loads((path.parent / "args.json").read_text("utf-8"))
+    recipe = utils.read_arguments(path.parent)
     names = ["arch", "width", "patch", "upsample", "image_size", "epochs", "batch_size", "lr", "seed", "precision"]
     flags = " ".join(f"--{name.replace('_', '-')} {recipe[name]}" for name in names)
     command = f"python train.py --data {meta['data']} --mode {meta['mode']} {flags}"
-    utils.save_weights(args.export, generators.half(), **meta, command=command, score=score, torch=torch.__version__)
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    target = utils.free_name(args.export)
+    utils.save_weights(target, generators.half(), **meta, command=command, score=score, torch=torch.__version__)
+    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
-def save_picture(pixels: Tensor, path: Path) -> None:
-    """(3, H, W) uint8 -> a file, of the type that its name says."""
-    quality = {"quality": 95} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+def save_picture(pixels: Tensor, path: Path, is_grey: bool = False) -> Path:
+    """(3, H, W) uint8 -> the file's path: of the type that its name says, or a PNG where that cannot hold all colours."""
+    path = path if path.suffix.lower() in COLOUR_TYPES else path.with_suffix(".png")
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path, **quality)
+        utils.output_folder(path.parent)
+        return pictures.save_picture(picture.convert("L") if is_grey else picture, path)
     except (OSError, ValueError) as error:  # ValueError: a type that Pillow does not write
         fail(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
 
 
-def save_grid(rows: list[Tensor], path: Path) -> None:
+def save_grid(rows: list[Tensor], path: Path) -> Path:
     """Rows of (n, 3, S, S) uint8 pictures, one below the other."""
-    save_picture(make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=255), path)
+    return save_picture(make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=255), path)
 
 
 # ---- your pictures, and pictures out of noise -------------------------------------------------------------------------
@@ -239,8 +281,7 @@ def find_pictures(names: list[str]) -> list[tuple[Path, Path]]:
             fail(f"{path}: no such file or folder")
         found = [(path, Path(path.name))]
         if path.is_dir():
-            types = datasets.IMAGE_TYPES
-            found = [(p, p.relative_to(path)) for p in sorted(path.rglob("*")) if p.suffix.lower() in types]
+            found = [(p, p.relative_to(path)) for p in pictures.list_pictures(path, deep=True)]
         files += found or fail(f"{path}: no pictures in this folder")
     return files
 
@@ -251,23 +292,20 @@ def translate_files(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
     out, files, shown, bad = Path(args.out or "translated"), find_pictures(args.files), [], []
     print(f"{direction} by {path} ({meta['arch']}, trained on {meta['data']})")
     for file, name in files:
-        if (out / name).resolve() == file.resolve():
-            fail(f"{file}: would be overwritten; choose another --out")
         try:
-            picture = datasets.open_rgb(file)
-        except OSError:
+            picture = pictures.read_picture(file)
+        except OSError as error:
             bad.append(file)
-            print(f"{file}: not a picture that can be read")
+            print(f"{file}: not a picture that can be read ({error.strerror or error})")
             continue
-        before = picture.size
-        picture.thumbnail((args.max_side, args.max_side), Image.BICUBIC)
         pixels = datasets.pixels_of(picture)
-        result = translate(generators[DIRECTIONS[direction]], pixels[None], device)[0]
-        save_picture(result, out / name)
-        shrunk = f" (shrunk from {before[0]} x {before[1]}; --max-side)" if picture.size != before else ""
-        print(f"{file} -> {out / name}, {picture.width} x {picture.height}{shrunk}")
+        result = translate_tiles(generators[DIRECTIONS[direction]], pixels, device, args.max_side)
+        is_grey = bool((pixels == pixels[:1]).all())  # a grey picture stays grey
+        target = save_picture(result, out / name, is_grey)
+        tiles = " in tiles (--max-side)" if max(picture.size) > args.max_side else ""
+        print(f"{file} -> {target}, {picture.width} x {picture.height}{tiles}")
         if len(shown) < 8:
-            both = (picture, Image.fromarray(result.permute(1, 2, 0).numpy()))
+            both = (picture, Image.open(target).convert("RGB"))
             shown.append([datasets.pixels_of(datasets.squared(p, 128)) for p in both])
     if shown:
         save_grid([torch.stack(row) for row in zip(*shown, strict=True)], out / "grid.png")
@@ -282,9 +320,9 @@ def draw_from_noise(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
         fail(f"{path} is a DCGAN: it makes pictures out of noise and translates none")
     out = Path(args.out) if args.out else path.parent
     torch.manual_seed(0)
-    pictures = datasets.to_pixels(generators["g"](noise(64, device)))
-    save_grid(list(pictures.split(8)), out / "from_noise.png")
-    print(f"wrote {out / 'from_noise.png'}: 64 pictures in the manner of {meta['data']}'s domain B")
+    fakes = datasets.to_pixels(generators["g"](noise(64, device)))
+    target = save_grid(list(fakes.split(8)), utils.output_folder(out) / "from_noise.png")
+    print(f"wrote {target}: 64 pictures in the manner of {meta['data']}'s domain B")
 
 
 def main(argv=None) -> None:
@@ -296,4 +334,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -11,7 +11,6 @@ Writes a run folder (runs/MODE-ARCH-DATA): args.json, metrics.csv, curves.png, T
 """
 
 import io
-import json
 import math
 import time
 from argparse import Namespace
@@ -20,9 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from matplotlib.figure import Figure
 from PIL import Image
-from tensorboardX import SummaryWriter
 from torch import Tensor
 from torchvision.utils import make_grid
 from tqdm import tqdm
@@ -93,23 +90,20 @@ def draw_curves(history: list[dict], path: Path) -> None:
     """A panel for each kind of loss, both directions in it."""
     groups = {title: [n for n in history[0] if n.split("_")[0] == kind] for title, kind in PANELS.items()}
     groups = {title: names for title, names in groups.items() if names}
-    figure = Figure(figsize=(3.6 * len(groups), 3.2), layout="constrained")
+    figure = utils.new_figure(3.6 * len(groups), 3.2)
     for axis, (title, names) in zip(figure.subplots(1, len(groups)), groups.items(), strict=True):
         for name in names:
             axis.plot([row["epoch"] for row in history], [row[name] for row in history], label=name, marker=".")
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    utils.write_atomic(path, buffer.getvalue())
+    utils.save_figure(figure, path)
 
 
-def restore(run: Path, args: Namespace, gan: Gan) -> dict:
+def restore(saved: dict | None, run: Path, args: Namespace, gan: Gan) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
-    if not args.resume or not (run / "last.pt").exists():
+    if saved is None:
         return {"epoch": 0, "history": [], "seconds": 0.0}
-    saved = utils.load_checkpoint(run / "last.pt")
     for name in ("mode", "arch", "width", "patch", "upsample", "image_size"):
         if saved["meta"][name] != getattr(args, name):
             fail(f"{run / 'last.pt'} has {name} {saved['meta'][name]}, not {getattr(args, name)}")
@@ -117,7 +111,7 @@ def restore(run: Path, args: Namespace, gan: Gan) -> dict:
     return {name: saved[name] for name in ("epoch", "history", "seconds")}
 
 
-def save(run: Path, progress: dict, meta: dict, gan: Gan) -> None:
+def save(run: Path, args: Namespace, progress: dict, meta: dict, gan: Gan) -> None:
     """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result.
 
     No loss of a GAN says which epoch is the best. best.pt holds the newest generators: what test.py reads, and what one shares.
@@ -127,16 +121,19 @@ def save(run: Path, progress: dict, meta: dict, gan: Gan) -> None:
         generators = gan.weights(only="g")
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": generators, "epoch": progress["epoch"]})
         utils.write_metrics(progress["history"], run / "metrics.csv")
+        utils.save_arguments(run, args)
         utils.save_checkpoint(run / "last.pt", {"meta": meta} | state | progress)
 
 
-def to_tensorboard(writer: SummaryWriter, run: Path, row: dict) -> None:
+class Events(utils.Events):
     """An epoch's numbers, and its sample grid, read from its file if that is still there."""
-    for name, value in row.items():
-        writer.add_scalar(name, value, row["epoch"])
-    if sample_path(run, row["epoch"]).exists():
-        with Image.open(sample_path(run, row["epoch"])) as picture:
-            writer.add_image("samples", np.array(picture), row["epoch"], dataformats="HWC")
+
+    def add(self, row: dict, **more: float) -> None:
+        super().add(row, **more)
+        path = sample_path(self.run, row["epoch"])
+        if self.writer and path.exists():
+            with Image.open(path) as picture:
+                self.writer.add_image("samples", np.array(picture), row["epoch"], dataformats="HWC")
 
 
 def sample_path(run: Path, epoch: int) -> Path:
@@ -153,28 +150,28 @@ def report(row: dict, args: Namespace, seconds: float, pictures: int) -> None:
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     data = datasets.load(args.data, args.data_root, "train", args.mode, args.image_size, args.limit, args.workers)
-    fill_in_recipe(args, data.name, data.image_size)
+    split = {"data": args.data if data.own else data.name, "own": data.own, "train": data.samples, "test": data.others}
+    fill_in_recipe(args, data.name, data.image_size, data.own)
     loader = datasets.PairLoader(data, args.batch_size, device, args.seed, args.mode == "pix2pix", not args.no_flip)
-    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.mode}-{args.arch}-{data.name}")
     utils.seed_everything(args.seed)
     gan = MODES[args.mode](args, device)
-    progress = restore(run, args, gan)
-    if rank() == 0:  # after restore(), which may refuse: then the saved arguments stay as they are
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
-        (run / "samples").mkdir(exist_ok=True)
+    if args.weights:
+        start_from(gan, args)
+    run = utils.open_run(args, f"{args.mode}-{args.arch}-{data.name}", split)
+    progress = restore(utils.last_checkpoint(run, args), run, args, gan)
+    if utils.is_finished(run, args, progress["epoch"]):
+        return run
     meta = {name: getattr(args, name) for name in ("mode", "arch", "width", "patch", "upsample", "image_size")}
-    meta["data"] = data.name
+    meta |= {"data": data.name, "own": data.own}
 
     counts = ", ".join(f"{name} {models.count_parameters(net):,}" for name, net in gan.networks.items())
     domains = f"{len(data.a):,} pictures in A, {len(data.b):,} in B, {args.image_size} pixels a side"
-    say(f"{args.mode} on {data.name}: {domains}")
+    say(f"{args.mode} on {data.name}: {domains}; {args.epochs} epochs of {len(loader)} steps")
     say(f"{args.arch}, width {args.width}; parameters: {counts}")
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     if device.type == "cpu" and args.image_size >= 128:
         warn("Pictures of this size take a CPU days. `--data sample` or `--image-size 64` shows the same in minutes.")
-    writer = SummaryWriter(str(run), purge_step=1 if progress["history"] else None) if rank() == 0 else None
-    for row in progress["history"] if writer else ():  # a kill loses what TensorBoard's writer had not written yet
-        to_tensorboard(writer, run, row)
+    events = Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
@@ -187,15 +184,15 @@ def train(args: Namespace, device: torch.device) -> Path:
         row = {"epoch": epoch + 1, "lr": learning_rate(args, epoch)} | losses
         progress["history"].append(row)
         progress |= {"epoch": epoch + 1, "seconds": progress["seconds"] + seconds}
-        if writer:
+        if rank() == 0:
+            (run / "samples").mkdir(exist_ok=True)
             draw_samples(gan, data, sample_path(run, epoch + 1))
-        save(run, progress, meta, gan)
+        save(run, args, progress, meta, gan)
         report(row, args, seconds, len(loader) * loader.batch_size)
-        if writer:
-            to_tensorboard(writer, run, row)
+        events.add(row)
 
-    if writer:
-        writer.close()
+    events.close()
+    if rank() == 0:
         draw_curves(progress["history"], run / "curves.png")
         say(f"{args.mode} on {data.name}: {args.epochs} epochs; {progress['seconds']:.0f} s of training")
         say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
@@ -203,11 +200,29 @@ def train(args: Namespace, device: torch.device) -> Path:
     return run
 
 
+def start_from(gan: Gan, args: Namespace) -> None:
+    """The networks with the weights of a file: generators (shared weights, a run's best.pt), or all of them (last.pt)."""
+    state, meta = utils.load_weights(args.weights)
+    found = 0
+    for name, net in gan.networks.items():
+        keys = {key.removeprefix(f"{name}."): t for key, t in state.items() if key.startswith(f"{name}.")}
+        if keys:
+            try:
+                utils.unwrap(net).load_state_dict({key: t.float() for key, t in keys.items()})
+            except RuntimeError:
+                fail(
+                    f"{args.weights} holds a {meta.get('arch')} of width {meta.get('width')}, not {args.arch}, {args.width}"
+                )
+            found += 1
+    if not found:
+        fail(f"{args.weights}: no networks of a {args.mode} in it")
+
+
 def main(argv=None) -> None:
-    args = parse(__doc__, argv)
-    device = utils.pick_device(args.device)
-    utils.keep_freed_memory()
-    with utils.processes(device):
+    with utils.processes():
+        args = parse(__doc__, argv)
+        device = utils.pick_device(args.device)
+        utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device)
         else:
@@ -215,7 +230,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch")

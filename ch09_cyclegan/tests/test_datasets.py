@@ -12,6 +12,7 @@ from PIL import Image
 
 import datasets
 import sample
+import utils
 
 
 def test_sample_is_drawn_from_its_seed_and_the_judge_knows_it():
@@ -147,8 +148,8 @@ def test_dead_hosts_missing_and_wrong_files_give_the_next_mirror(server, tmp_pat
     monkeypatch.setattr(datasets, "MIRRORS", (dead, f"{server}/none/", f"{server}/wrong/", f"{server}/right/"))
     data = datasets.load("auto", str(tmp_path / "data"), image_size=16)
     assert (data.name, len(data.a), len(data.b)) == ("fruit", 2, 3)
-    assert capsys.readouterr().out.count("  no: ") == 3
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["fruit", "fruit.zip"]
+    assert capsys.readouterr().err.count("  no: ") == 3
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["fruit", "fruit.zip", "fruit.zip.damaged"]
     monkeypatch.setattr(datasets, "MIRRORS", ())
     assert (
         len(datasets.load("fruit", str(tmp_path / "data"), part="test", image_size=16).a) == 1
@@ -160,10 +161,11 @@ def test_without_a_mirror_auto_is_the_sample_and_says_what_to_put_where(archive,
     root = tmp_path / "data"
     assert datasets.load("auto", str(root), limit=2, image_size=16).name == "sample"
     said = capsys.readouterr().err
-    assert "SAMPLE" in said and "put fruit.zip into" in said and str(root) in said
-    with pytest.raises(SystemExit, match=r"could not download fruit .*not the file expected.*by hand \(SHA-256"):
+    assert "SAMPLE" in said and "put it into" in said and str(root) in said
+    with pytest.raises(SystemExit, match=r"could not download fruit.zip .*not the file expected.*by hand \(SHA256"):
         datasets.load("fruit", str(root))
-    assert not list(root.iterdir())
+    kept = sorted(path.name for path in root.iterdir())
+    assert kept == ["fruit.zip-2.damaged", "fruit.zip.damaged"], "what came is kept, under a name that says what it is"
     (root / "fruit.zip").write_bytes(archive.read_bytes())  # by hand
     assert datasets.load("fruit", str(root), image_size=16).name == "fruit"
 
@@ -177,7 +179,7 @@ def test_damaged_and_treacherous_archives_are_refused(archive, tmp_path, monkeyp
     with zipfile.ZipFile(root / "fruit.zip", "w") as file:
         file.writestr("fruit/trainA/0.png", b"")
         file.writestr("../../escaped.png", b"")
-    monkeypatch.setitem(datasets.SETS, "fruit", datasets.hash_of(root / "fruit.zip"))
+    monkeypatch.setitem(datasets.SETS, "fruit", utils.hash_of(root / "fruit.zip"))
     with pytest.raises(SystemExit, match=r"refused, since \.\./\.\./escaped.png would land outside"):
         datasets.load("fruit", str(root))
     assert not list(tmp_path.rglob("escaped.png")) and [p.name for p in root.iterdir()] == ["fruit.zip"]

@@ -56,17 +56,18 @@ def test_files_keep_their_names_sizes_and_types(weights, tmp_path, capsys):
         ("a.png", "RGB", (37, 21)),
         ("b.jpg", "L", (20, 50)),
         ("below/c.png", "RGBA", (9, 9)),
-        ("huge.jpg", "RGB", (5000, 2500)),
+        ("huge.jpg", "RGB", (1500, 750)),
     ):
         noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
         noise.convert(mode).resize(size).save(source / name)
     out = tmp_path / "out"
     run(source, "--weights", weights, "--out", out, "--max-side", "500", "--direction", "BtoA")
     sizes = {p.relative_to(out).as_posix(): Image.open(p).size for p in out.rglob("*.*") if p.name != "grid.png"}
-    assert sizes == {"a.png": (37, 21), "b.jpg": (20, 50), "below/c.png": (9, 9), "huge.jpg": (500, 250)}
-    assert Image.open(out / "b.jpg").format == "JPEG" and (out / "grid.png").stat().st_size > 1000
+    assert sizes == {"a.png": (37, 21), "b.jpg": (20, 50), "below/c.png": (9, 9), "huge.jpg": (1500, 750)}
+    grey = Image.open(out / "b.jpg")
+    assert grey.format == "JPEG" and grey.mode == "L" and (out / "grid.png").stat().st_size > 1000
     said = capsys.readouterr().out
-    assert said.startswith("BtoA by ") and "trained on sample" in said and "shrunk from 5000 x 2500" in said
+    assert said.startswith("BtoA by ") and "trained on sample" in said and "1500 x 750 in tiles" in said
 
 
 def test_bad_files_are_named_and_the_rest_is_translated(weights, tmp_path):
@@ -81,8 +82,9 @@ def test_bad_files_are_named_and_the_rest_is_translated(weights, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit, match="empty: no pictures in this folder"):
         run(tmp_path / "empty", *words)
-    with pytest.raises(SystemExit, match="good.png: would be overwritten"):
-        run(tmp_path / "good.png", "--weights", weights, "--out", tmp_path)
+    before = (tmp_path / "good.png").read_bytes()
+    run(tmp_path / "good.png", "--weights", weights, "--out", tmp_path)
+    assert (tmp_path / "good.png").read_bytes() == before and (tmp_path / "good-2.png").exists()
 
 
 def test_the_test_split_of_a_folder(weights, domains, tmp_path, capsys):
@@ -136,7 +138,7 @@ def test_inceptions_weights_are_checked(weights, domains, tmp_path, monkeypatch)
     (tmp_path / tester.INCEPTION).unlink()
     monkeypatch.setattr(tester, "INCEPTION_URL", "http://127.0.0.1:1/weights")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(SystemExit, match="could not download http://127.0.0.1:1/weights .*by hand"):
+    with pytest.raises(SystemExit, match="could not download weights-inception.*127.0.0.1:1/weights.*by hand"):
         run(*words, "--fid")
 
 
@@ -180,3 +182,23 @@ def test_an_exported_file_is_what_was_tested(tmp_path):
     again = json.loads((tmp_path / "again" / "test.json").read_text("utf-8"))
     assert again["AtoB"] == tested["AtoB"] and again["BtoA"] == tested["BtoA"]
     assert (sample.judge(datasets.load("sample", part="test", limit=4, image_size=32).a) == 0).all()
+
+
+def test_tiles_fade_into_each_other_and_cover_everything():
+    pixels = torch.randint(0, 256, (3, 150, 333), dtype=torch.uint8)
+    assert torch.equal(tester.translate_tiles(Same(), pixels, torch.device("cpu"), 64), pixels)
+    for length, side, overlap in ((150, 64, 16), (65, 64, 16), (1000, 64, 16), (64, 64, 16)):
+        parts = tester.stretches(length, side, overlap)
+        assert parts[0][0] == 0 and parts[-1][1] == length and all(b - a <= side for a, b in parts)
+        assert all(left[1] - right[0] >= overlap for left, right in zip(parts, parts[1:], strict=False))
+
+
+def test_same_names_are_numbered_and_a_picture_called_grid_survives(weights, tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (20, 20)).save(tmp_path / folder / "grid.png")
+    run(tmp_path / "x", tmp_path / "y", "--weights", weights, "--out", tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid-2.png", "grid-3.png", "grid.png"]
+    assert (
+        Image.open(tmp_path / "out" / "grid.png").size == Image.open(tmp_path / "out" / "grid-2.png").size == (20, 20)
+    )

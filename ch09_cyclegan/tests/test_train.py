@@ -97,7 +97,7 @@ def test_two_processes_train_as_one_and_resume_as_exactly(tmp_path):
     rows = ([line.split(",") for line in metrics(tmp_path / name)] for name in ("whole", "alone"))
     two, one = (dict(zip(names, first, strict=True)) for names, first, *_ in rows)
     for name in two.keys() - {"lr"}:  # in the first epoch the pools are not full: no chance in it
-        assert float(two[name]) == pytest.approx(float(one[name]), rel=5e-3), name
+        assert float(two[name]) == pytest.approx(float(one[name]), rel=2e-2), name
     killed = tmp_path / "killed"
     torchrun = [
         sys.executable,
@@ -237,12 +237,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tm
         (["--resume", "nowhere"], "no args.json there"),
         (["--mode", "dcgan", "--arch", "unet"], "--arch unet does not go with --mode dcgan"),
         (["--data", "sample", "--mode", "dcgan", "--image-size", "48"], "--image-size 48: DCGAN doubles"),
-        (["--data", "sample", "--image-size", "8"], "--image-size 8: too small"),
+        (
+            ["--data", "sample", "--image-size", "8"],
+            "argument --image-size: '8': must be a whole number from 16 to 4096",
+        ),
         (
             ["--data", "sample", "--image-size", "16", "--patch", "70"],
             "--patch 70: too large for pictures of 16 pixels",
         ),
-        (["--epochs", "0"], "--epochs 0: must be above 0"),
+        (["--epochs", "0"], "argument --epochs: '0': must be a whole number, 1 or more"),
         (["--bench", "--mode", "pix2pix"], "--bench measures --mode cyclegan"),
     ],
 )
@@ -263,8 +266,8 @@ def test_resuming_with_another_network_is_refused(tmp_path):
     train.main([*TINY, "--limit", "4", "--epochs", "1", "--run", run])
     before = (tmp_path / "run" / "args.json").read_bytes()
     for words, message in (
-        (("--width", "8"), "has width 4, not 8"),
-        (("--arch", "unet"), "has arch resnet3, not unet"),
+        (("--width", "8"), "leave out --width"),
+        (("--arch", "unet", "--lr", "1"), "leave out --arch, --lr"),
     ):
         with pytest.raises(SystemExit, match=message):
             train.main(["--resume", run, *words])
