@@ -7,7 +7,6 @@ folder a run folder for each pair, which `test.py --run` and `train.py --resume`
 """
 
 import argparse
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,8 @@ from utils import rank, say, warn
 def compare(args: argparse.Namespace, train: Callable[[argparse.Namespace], list[dict]]) -> Path:
     """`train` takes the arguments of one run and returns its history -> the folder around all runs."""
     around = utils.new_run(args.run, f"compare-{args.problem}")
+    if rank() == 0:
+        utils.save_arguments(around, args)
     rows, histories = [], {}
     for optimizer in args.optimizer.split(","):
         for init in args.init.split(","):
@@ -54,14 +55,12 @@ def print_table(rows: list[dict]) -> None:
 
 def draw(histories: dict[str, list[dict]], path: Path) -> None:
     """The validation losses of all runs over the epochs, on a logarithmic axis."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = utils.new_figure(7, 4.5)
     axis = figure.subplots()
     for name, history in histories.items():
         axis.plot([row["epoch"] for row in history], [row["val_loss"] for row in history], label=name)
     axis.set(xlabel="epoch", ylabel="validation loss", yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     axis.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    utils.write_atomic(path, buffer.getvalue())
+    utils.save_figure(figure, path)

@@ -7,38 +7,42 @@ Your own data is a CSV file: a header, then a row a sample; the columns before t
 target: a number for `line` and `curve`, the name of a class for `spirals`. `python sample.py` writes three examples.
 """
 
-import argparse
 import csv
+import io
 import math
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import sample
-from utils import fail, warn
+import utils
+from utils import fail, fingerprint, warn
 
 PROBLEMS = ("line", "curve", "spirals")
 SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
 SAMPLE_SIZES = {"train": 400, "val": 200, "test": 200}
-CSV_SEED = 0  # how a file is dealt into splits: always the same, or the test split would leak from run to run
 DATA_HELP = "`sample` (built in), or a CSV file of your own; `auto` is the sample, for this chapter has no real data"
 
 
 @dataclass
 class Data:
-    """Inputs (N, D) float32 and targets (N, 1) float32 or labels (N,) int64, by split."""
+    """Inputs (N, D) and targets (N, 1) floats, or labels (N,) int64, by split. `samples`: {fingerprint: row} of each split."""
 
     name: str
     columns: tuple[str, ...]
     classes: list[str]  # empty for a number as target
     inputs: dict[str, Tensor]
     targets: dict[str, Tensor]
+    samples: dict[str, dict[str, str]] = field(default_factory=dict)
+    own: bool = False
 
 
-def load(problem: str, data: str, splits: tuple[str, ...] = ("train", "val")) -> Data:
-    """The data of a problem; only the splits asked for are in it.
+def load(problem: str, data: str, splits: tuple[str, ...] = ("train", "val"), run: dict | None = None) -> Data:
+    """The data of a problem; only the splits asked for are in it. `run`: the split.json of a run, which says what may be
+    tested. A name that is the path of a file is that file.
 
     >>> data = load("spirals", "sample")
     >>> {split: tuple(x.shape) for split, x in data.inputs.items()}, data.classes
@@ -46,11 +50,12 @@ def load(problem: str, data: str, splits: tuple[str, ...] = ("train", "val")) ->
     """
     if problem not in PROBLEMS:
         fail(f"no problem is called {problem!r}; there are: {', '.join(PROBLEMS)}")
-    if data in ("auto", "sample"):
+    is_own = run["own"] if run else data != "auto" and Path(data).exists()
+    if data in ("auto", "sample") and not is_own:
         return load_sample(problem, splits)
     if not Path(data).is_file():
         fail(f"--data {data}: no such file; give `sample` or a CSV file (`python sample.py` writes examples)")
-    return load_csv(problem, Path(data), splits)
+    return load_csv(problem, Path(data), splits, run)
 
 
 def load_sample(problem: str, splits: tuple[str, ...]) -> Data:
@@ -58,10 +63,30 @@ def load_sample(problem: str, splits: tuple[str, ...]) -> Data:
     made = {split: sample.make(problem, SAMPLE_SIZES[split], seed=list(SPLITS).index(split)) for split in splits}
     classes = ["A", "B"] if problem == "spirals" else []
     inputs, targets = ({split: pair[k] for split, pair in made.items()} for k in (0, 1))
-    return Data("sample", sample.COLUMNS[problem], classes, inputs, targets)
+    marks = {split: marks_of(x.tolist(), y.flatten().tolist()) for split, (x, y) in made.items()}
+    samples = {split: {mark: f"row {i}" for i, mark in enumerate(m, 1)} for split, m in marks.items()}
+    return Data("sample", sample.COLUMNS[problem], classes, inputs, targets, samples)
 
 
-def load_csv(problem: str, path: Path, splits: tuple[str, ...]) -> Data:
+def marks_of(inputs: list[list[float]], answers: list) -> list[str]:
+    """A fingerprint of each row's numbers and its answer."""
+    rows = zip(inputs, answers, strict=True)
+    return [
+        fingerprint(struct.pack(f"<{len(row)}d", *(v + 0.0 for v in row)) + str(answer).encode())
+        for row, answer in rows
+    ]
+
+
+def deal_rows(marks: list[str]) -> dict[str, list[int]]:
+    """The rows of each split: three, one and one in five. A row is drawn by its content, so the order of the file means
+    nothing, rows that are added move none of these, and equal rows stay together."""
+    test = utils.deal(set(marks), "test", SPLITS["test"])
+    val = utils.deal(set(marks) - test, "val", SPLITS["val"] / (1 - SPLITS["test"]))
+    parts = {"test": test, "val": val, "train": set(marks) - test - val}
+    return {split: [row for row, mark in enumerate(marks) if mark in parts[split]] for split in SPLITS}
+
+
+def load_csv(problem: str, path: Path, splits: tuple[str, ...], run: dict | None) -> Data:
     """Reads a file and deals its rows into splits; ends the program with one line if that cannot be done."""
     columns, inputs, answers = read_csv(path, is_class=problem == "spirals")
     if problem == "line" and len(columns) != 2:
@@ -71,13 +96,20 @@ def load_csv(problem: str, path: Path, splits: tuple[str, ...]) -> Data:
     classes = sorted(set(answers)) if problem == "spirals" else []
     if problem == "spirals" and len(classes) < 2:
         fail(f"{path}: the last column names one class only ({classes[0]})")
-    x = torch.tensor(inputs, dtype=torch.float32)
-    y = torch.tensor([classes.index(a) for a in answers]) if classes else torch.tensor(answers).unsqueeze(1)
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(CSV_SEED))
-    cuts = [round(share * len(x)) for share in SPLITS.values()]
-    pieces = dict(zip(SPLITS, order.split([cuts[0], cuts[1], len(x) - cuts[0] - cuts[1]]), strict=True))
-    rows = {split: pieces[split] for split in splits}
-    return Data(path.stem, columns, classes, {s: x[i] for s, i in rows.items()}, {s: y[i] for s, i in rows.items()})
+    x = torch.tensor(inputs, dtype=torch.float64)  # which holds large numbers that differ little
+    y = torch.tensor([classes.index(a) for a in answers]) if classes else torch.tensor(answers, dtype=x.dtype)[:, None]
+    marks = marks_of(inputs, answers)
+    rows = deal_rows(marks)
+    if run and "test" in splits:
+        named = {mark: f"row {i}" for i, mark in enumerate(marks, 2)}
+        chosen = utils.held_out(run, named, {marks[row] for row in rows["test"]}, names_stay=False)
+        rows["test"] = [row for row, mark in enumerate(marks) if mark in chosen]
+        if not rows["test"]:
+            fail(f"{path}: none of the rows that the run held out is in it")
+    samples = {split: {marks[row]: f"row {row + 2}" for row in rows[split]} for split in rows}
+    parts = {split: rows[split] for split in splits}
+    x, y = ({split: values[part] for split, part in parts.items()} for values in (x, y))
+    return Data(path.stem, columns, classes, x, y, samples, own=True)
 
 
 def read_csv(path: Path, is_class: bool, num_inputs: int | None = None) -> tuple[tuple[str, ...], list, list]:
@@ -86,10 +118,9 @@ def read_csv(path: Path, is_class: bool, num_inputs: int | None = None) -> tuple
     With `num_inputs`, only so many columns are read, and there need be no target (for predictions).
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:  # -sig: spreadsheets put a mark at the start
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        fail(f"{path}: not a CSV file that can be read ({type(error).__name__})")
+        rows = [row for row in csv.reader(io.StringIO(utils.read_text(path))) if any(map(str.strip, row))]
+    except csv.Error as error:
+        fail(f"{path}: not a CSV file that can be read ({error})")
     if not rows or len(rows[0]) < (num_inputs or 2):
         fail(f"{path}: needs a header and at least {num_inputs or 2} columns")
     columns, inputs, answers, bad = tuple(rows[0]), [], [], []
@@ -139,7 +170,7 @@ def parse_row(row: list[str], width: int, is_class: bool, num_inputs: int | None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--problem", default="line", choices=PROBLEMS, help="default: %(default)s")
     parser.add_argument("--data", default="sample", help=DATA_HELP)
     args = parser.parse_args()
@@ -151,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

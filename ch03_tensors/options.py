@@ -10,7 +10,7 @@ import datasets
 import models
 import utils
 from optimizers import OPTIMIZERS, SCHEDULES
-from utils import fail
+from utils import Number, fail
 
 # What --arch, --epochs and --batch-size default to.
 RECIPES = {"line": ("line", 40, 40), "curve": ("mlp", 300, 40), "spirals": ("mlp", 300, 40)}
@@ -18,20 +18,25 @@ RECIPES = {"line": ("line", 40, 40), "curve": ("mlp", 300, 40), "spirals": ("mlp
 
 def parse(description: str, argv: list[str] | None = None) -> argparse.Namespace:
     """-> all arguments of train.py, checked and filled in; of a resumed run, the saved ones under those given now."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=description)
+    count, positive = Number(int, 1), Number(float, 0, above=True)
     data = parser.add_argument_group("problem and model")
     data.add_argument("--problem", default="line", help=f"one of {', '.join(datasets.PROBLEMS)} (default: %(default)s)")
     data.add_argument("--data", default="auto", help=datasets.DATA_HELP)
-    data.add_argument("--limit", type=int, metavar="N", help="use only N training samples")
+    data.add_argument("--limit", type=count, metavar="N", help="use only N training samples")
     data.add_argument("--raw", action="store_true", help="do not bring inputs and targets to mean 0, deviation 1")
     data.add_argument("--arch", help=f"one of {', '.join(models.MODELS)} (default: line for the line, else mlp)")
     data.add_argument("--init", default="torch", help=f"one of {', '.join(models.INITS)} (default: %(default)s)")
     recipe = parser.add_argument_group("recipe (defaults by problem: RECIPES here, RATES in optimizers.py)")
     recipe.add_argument("--optimizer", default="adam", help=f"one of {', '.join(OPTIMIZERS)} (default: %(default)s)")
-    recipe.add_argument("--epochs", type=int)
-    recipe.add_argument("--batch-size", type=int, metavar="N", help="0: all samples at once; 1: one at a time")
-    recipe.add_argument("--lr", type=float)
-    recipe.add_argument("--weight-decay", type=float, default=0.0, help="L2 regularisation (default: %(default)s)")
+    recipe.add_argument("--epochs", type=count, help="rounds of all training samples")
+    recipe.add_argument(
+        "--batch-size", type=Number(int, 0), metavar="N", help="0: all samples at once; 1: one at a time"
+    )
+    recipe.add_argument("--lr", type=positive, help="the learning rate at the start")
+    recipe.add_argument(
+        "--weight-decay", type=Number(float, 0), default=0.0, help="L2 regularisation (default: %(default)s)"
+    )
     recipe.add_argument("--schedule", choices=SCHEDULES, default="constant", help="default: %(default)s")
     recipe.add_argument(
         "--visdom",
@@ -63,10 +68,5 @@ def check(args: argparse.Namespace) -> None:
     for name, value in defaults.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    for name in ("epochs", "limit", "lr"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            fail(f"--{name} {getattr(args, name)}: must be above 0")
-    if args.batch_size < 0 or args.weight_decay < 0:
-        fail("--batch-size and --weight-decay cannot be negative")
     if args.resume and "," in args.optimizer + args.init:
         fail("--resume goes on with one run; give it one of the folders inside a comparison")

@@ -10,12 +10,13 @@ curve     y = sin(2 x) + 0.3 x, plus noise of standard deviation 0.1.
 spirals   Two spirals, one for each class, which no straight line separates (Lang and Witbrock 1988).
 """
 
-import argparse
 import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+import utils
 
 COLUMNS = {"line": ("father", "son"), "curve": ("x", "y"), "spirals": ("x1", "x2", "class")}
 NOISE = {"line": 13.0, "curve": 0.1, "spirals": 0.04}  # standard deviation: the error that no model can go below
@@ -75,21 +76,20 @@ def write_csv(problem: str, path: Path, count: int, seed: int) -> None:
     for inputs, target in zip(x.tolist(), y.tolist(), strict=True):
         answer = "AB"[target] if problem == "spirals" else f"{target[0]:.4f}"
         rows.append(",".join([*(f"{value:.4f}" for value in inputs), answer]))
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    utils.write_atomic(path, "\n".join(rows) + "\n")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=300, help="rows a file (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser = utils.Parser(description=__doc__)
+    parser.add_argument("--count", type=utils.Number(int, 1), default=300, help="rows a file (default: %(default)s)")
+    parser.add_argument("--seed", type=utils.Number(int, 0, 2**32 - 1), default=0, help="default: %(default)s")
     parser.add_argument("--out", default=".", metavar="DIR", help="where to (default: here)")
     args = parser.parse_args(argv)
-    Path(args.out).mkdir(parents=True, exist_ok=True)
     for problem in COLUMNS:
-        path = Path(args.out) / f"{problem}.csv"
+        path = utils.free_name(utils.output_folder(args.out) / f"{problem}.csv")
         write_csv(problem, path, args.count, args.seed)
         print(f"{path}: {args.count} rows of {', '.join(COLUMNS[problem])}")
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -7,7 +7,6 @@ Two parameters span the plane themselves. Of more, the plane through the last po
 path: its two principal components (Li et al. 2018, "Visualizing the loss landscape of neural nets").
 """
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lessons.linalg import pca
-from utils import write_atomic
+from utils import new_figure, save_figure
 
 
 def plane_of(path: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,8 +60,6 @@ def losses_at(model: nn.Module, loss_of: Callable[[Callable], Tensor], points: T
 
 def draw(model: nn.Module, loss_of: Callable[[Callable], Tensor], path: Tensor, file: Path) -> None:
     """Writes the picture: contours of log loss, the path from its start (circle) to its end (star)."""
-    from matplotlib.figure import Figure
-
     origin, axes, at = plane_of(path)
     low, high = at.amin(0), at.amax(0)
     margin = 0.35 * (high - low).max().clamp(min=0.5)
@@ -70,7 +67,7 @@ def draw(model: nn.Module, loss_of: Callable[[Callable], Tensor], path: Tensor, 
     xs, ys = (torch.linspace(low[k] - margin, high[k] + margin, steps) for k in (0, 1))
     plane = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)  # (31, 31, 2)
     losses = losses_at(model, loss_of, origin + plane.flatten(0, 1) @ axes).view(steps, steps)
-    figure = Figure(figsize=(6.4, 5), layout="constrained")
+    figure = new_figure(6.4, 5)
     axis = figure.subplots()
     contours = axis.contourf(xs, ys, losses.clamp(min=1e-9).log10(), levels=30, cmap="viridis")
     figure.colorbar(contours, label="log10 of the training loss")
@@ -80,6 +77,4 @@ def draw(model: nn.Module, loss_of: Callable[[Callable], Tensor], path: Tensor, 
     names = ("w", "b") if path.shape[1] == 2 else ("first principal component", "second principal component")
     axis.set(xlabel=names[0], ylabel=names[1], title="the path on the loss surface")
     axis.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    write_atomic(file, buffer.getvalue())
+    save_figure(figure, file)

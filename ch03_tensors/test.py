@@ -7,8 +7,6 @@
 Writes test.json and fit.png into the run folder. This is the only program here that reads the test split.
 """
 
-import argparse
-import io
 import json
 from pathlib import Path
 
@@ -18,16 +16,13 @@ from torch import Tensor, nn
 import datasets
 import models
 import utils
-from train import make_loss, normalised
+from train import make_loss, normalised, scaled
 from utils import fail
 
 
-def newest_run(folder: Path = Path("runs")) -> Path:
-    """The run whose best.pt is youngest, also inside a comparison."""
-    found = sorted(folder.glob("**/best.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        fail(f"no run with a best.pt below {folder}/; train one first: python train.py")
-    return found[-1].parent
+def newest_run() -> Path:
+    """The run whose best.pt is youngest, also inside a comparison; --quick runs do not count."""
+    return utils.newest_run() or fail("no run with a best.pt below runs/; train one first: python train.py")
 
 
 def load_run(run: str | Path, name: str, splits: tuple[str, ...]) -> tuple[Path, dict, datasets.Data, nn.Module]:
@@ -36,27 +31,30 @@ def load_run(run: str | Path, name: str, splits: tuple[str, ...]) -> tuple[Path,
     if not run.is_dir():
         fail(f"{run}: no such run folder")
     saved = utils.load_checkpoint(run / name)
+    split = utils.read_json(run / "split.json") if (run / "split.json").exists() else None
+    args = utils.read_arguments(run)
     try:
-        meta, args = saved["meta"], json.loads((run / "args.json").read_text("utf-8"))
+        meta = saved["meta"]
         model = models.build(meta["arch"], len(meta["x_mean"]), len(meta["classes"]) or 1)
         model.load_state_dict(saved["model"])
-        data = datasets.load(meta["problem"], args["data"], splits)
-    except FileNotFoundError:
-        fail(f"{run}: no args.json there, so this is not a run folder")
+        data = datasets.load(meta["problem"], args["data"], splits, split)
     except (KeyError, RuntimeError, ValueError) as error:
         fail(f"{run / name}: not a checkpoint of this chapter ({str(error).splitlines()[0]})")
     if tuple(data.columns) != tuple(meta["columns"]):
         fail(f"{args['data']} has other columns ({', '.join(data.columns)}) than when the run was trained")
+    utils.say_weights(run / name, meta)
     return run, saved, data, model.eval()
 
 
 @torch.no_grad()
 def predict(model: nn.Module, meta: dict, x: Tensor) -> Tensor:
     """Raw inputs (N, D) -> predictions in the target's own unit (N, 1), or class numbers (N,)."""
-    outputs = model((x - torch.tensor(meta["x_mean"])) / torch.tensor(meta["x_std"]))
+    outputs = model(scaled(x, meta, "x"))
     if meta["classes"]:
         return outputs.argmax(1)
-    return outputs * torch.tensor(meta["y_std"]) + torch.tensor(meta["y_mean"])
+    return outputs.to(x.dtype) * torch.tensor(meta["y_std"], dtype=x.dtype) + torch.tensor(
+        meta["y_mean"], dtype=x.dtype
+    )
 
 
 def measure(model: nn.Module, meta: dict, data: datasets.Data) -> dict[str, float]:
@@ -79,12 +77,10 @@ def line_of(model: nn.Module, meta: dict) -> dict[str, float]:
 
 def draw_fit(model: nn.Module, meta: dict, data: datasets.Data, path: Path) -> None:
     """The test samples, and what the model says between them. For one or two inputs; more cannot be drawn."""
-    from matplotlib.figure import Figure
-
     x, y = data.inputs["test"], data.targets["test"]
     if x.shape[1] > 2:
         return
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    figure = utils.new_figure(6, 4.5, "".join(map(str, meta["columns"])))
     axis = figure.subplots()
     low, high = x.amin(0), x.amax(0)
     margin = 0.1 * (high - low)
@@ -103,9 +99,7 @@ def draw_fit(model: nn.Module, meta: dict, data: datasets.Data, path: Path) -> N
         axis.scatter(*x.T, c=y.flatten(), s=9, cmap="coolwarm")
         axis.set(ylabel=meta["columns"][1])
     axis.set(xlabel=meta["columns"][0], title=f"{meta['arch']} on {meta['problem']} ({data.name}), test split")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    utils.write_atomic(path, buffer.getvalue())
+    utils.save_figure(figure, path)
 
 
 def predict_files(model: nn.Module, meta: dict, files: list[str]) -> None:
@@ -114,14 +108,14 @@ def predict_files(model: nn.Module, meta: dict, files: list[str]) -> None:
         if not Path(name).is_file():
             fail(f"{name}: no such file")
         _, inputs, _ = datasets.read_csv(Path(name), is_class=False, num_inputs=len(meta["x_mean"]))
-        answers = predict(model, meta, torch.tensor(inputs)).flatten().tolist()
+        answers = predict(model, meta, torch.tensor(inputs, dtype=torch.float64)).flatten().tolist()
         for row, answer in zip(inputs, answers, strict=True):
             text = meta["classes"][answer] if meta["classes"] else f"{answer:.4f}"
             print(f"{name}  {', '.join(f'{value:g}' for value in row)} -> {meta['columns'][-1]} {text}")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", metavar="FILE", help="CSV files to predict for, instead of measuring")
     parser.add_argument("--run", metavar="DIR", help="run folder (default: the newest below runs/)")
     args = parser.parse_args(argv)
@@ -142,4 +136,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

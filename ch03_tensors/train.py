@@ -10,7 +10,6 @@ surface), TensorBoard events, last.pt, best.pt. `python test.py` then measures t
 
 import argparse
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from tqdm import tqdm
@@ -45,7 +43,8 @@ def scales_of(data: datasets.Data, raw: bool) -> dict[str, list[float]]:
     scales = {}
     for name, part in parts.items():
         plain = torch.zeros(part.shape[1]), torch.ones(part.shape[1])
-        mean, deviation = plain if raw else (part.mean(0), part.std(0).clamp(min=1e-6))
+        mean, deviation = plain if raw else (part.mean(0), part.std(0))
+        deviation = torch.where((part == part[:1]).all(0), 1.0, deviation)  # a constant column has no scale
         scales[f"{name}_mean"], scales[f"{name}_std"] = mean.tolist(), deviation.tolist()
     return scales
 
@@ -53,8 +52,13 @@ def scales_of(data: datasets.Data, raw: bool) -> dict[str, list[float]]:
 def normalised(data: datasets.Data, meta: dict, split: str) -> tuple[Tensor, Tensor]:
     """A split as the model sees it: inputs (N, D) and targets (N, 1), or labels (N,)."""
     x, y = data.inputs[split], data.targets[split]
-    x = (x - torch.tensor(meta["x_mean"])) / torch.tensor(meta["x_std"])
-    return x, y if data.classes else (y - torch.tensor(meta["y_mean"])) / torch.tensor(meta["y_std"])
+    return scaled(x, meta, "x"), y if data.classes else scaled(y, meta, "y")
+
+
+def scaled(values: Tensor, meta: dict, part: str) -> Tensor:
+    """(value - mean) / deviation, (N, D) float32. The subtraction is done in the values' own precision."""
+    mean, deviation = (torch.tensor(meta[f"{part}_{name}"], dtype=values.dtype) for name in ("mean", "std"))
+    return ((values - mean) / deviation).float()
 
 
 def make_loss(data: datasets.Data, x: Tensor, y: Tensor) -> Callable:
@@ -117,11 +121,10 @@ def autocast(args: argparse.Namespace, device: torch.device):
 # ---- a run -----------------------------------------------------------------------------------------------------------
 
 
-def restore(run: Path, args: argparse.Namespace, model, optimizer) -> dict:
+def restore(saved: dict | None, run: Path, args: argparse.Namespace, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
-    if not args.resume or not (run / "last.pt").exists():
+    if saved is None:
         return {"epoch": 0, "history": [], "best": math.inf, "path": [weights_of(model)]}
-    saved = utils.load_checkpoint(run / "last.pt")
     try:
         for name in ("problem", "arch", "optimizer"):
             if saved["meta"][name] != getattr(args, name):
@@ -138,7 +141,7 @@ def weights_of(model: nn.Module) -> Tensor:
     return parameters_to_vector(model.parameters()).detach().cpu().clone()
 
 
-def save(run: Path, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
+def save(run: Path, args: argparse.Namespace, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
     """The run folder's files. last.pt comes last: after a kill, the epoch is done again with the same result."""
     if rank() > 0:
         return
@@ -146,6 +149,7 @@ def save(run: Path, progress: dict, meta: dict, model, optimizer, is_best: bool)
     if is_best:
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
     utils.write_metrics(progress["history"], run / "metrics.csv")
+    utils.save_arguments(run, args)
     state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict()}
     utils.save_checkpoint(run / "last.pt", state | progress | {"path": torch.stack(progress["path"])})
 
@@ -154,6 +158,7 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Path, list[di
     """Trains as `args` say -> the run folder and its history."""
     args.lr = RATES[args.problem][args.optimizer] if args.lr is None else args.lr
     data = datasets.load(args.problem, args.data)
+    split = describe(data, args)
     for part in (data.inputs, data.targets):
         part["train"] = part["train"][: args.limit]
     if args.data == "auto":
@@ -164,21 +169,20 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Path, list[di
     (x, y), (val_x, val_y) = (
         tuple(tensor.to(device) for tensor in normalised(data, meta, split)) for split in ("train", "val")
     )
-    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{args.problem}-{data.name}")
-
     utils.seed_everything(args.seed)
     model = models.build(args.arch, x.shape[1], len(data.classes) or 1).to(device)
     models.initialise(model, args.init)
     for p in model.parameters() if world() > 1 else ():  # each process drew weights of its own: take the first one's
         dist.broadcast(p.data, 0)
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.lr, args.weight_decay)
-    progress = restore(run, args, model, optimizer)
-    if rank() == 0:  # only now: arguments that do not fit the run end the program above
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
+    run = utils.open_run(args, f"{args.arch}-{args.problem}-{data.name}", split)
+    progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)
+    if utils.is_finished(run, args, progress["epoch"]):
+        return run, progress["history"]
     wrapped = torch.compile(model) if args.compile else model
     say(f"{args.problem}: {args.arch} ({len(progress['path'][0]):,} parameters, init {args.init}), {args.optimizer}")
     say(f"data: {data.name}, {len(x)} training and {len(val_x)} validation samples; {device}; run {run}")
-    writer = open_events(run, progress["history"]) if rank() == 0 else None
+    events = utils.Events(run, progress["history"])
 
     for epoch in tqdm(range(progress["epoch"], args.epochs), leave=False, disable=None if rank() == 0 else True):
         utils.seed_everything(args.seed, epoch)
@@ -194,16 +198,23 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Path, list[di
         progress |= {"epoch": epoch + 1, "best": min(row["val_loss"], progress["best"])}
         progress["history"].append(row)
         progress["path"].append(weights_of(model))
-        save(run, progress, meta, model, optimizer, is_best)
-        report(row, args, time.perf_counter() - start, len(x), writer, plot)
+        save(run, args, progress, meta, model, optimizer, is_best)
+        report(row, args, time.perf_counter() - start, len(x), events, plot)
 
+    events.close()
     if rank() == 0:
-        writer.close()
         utils.draw_curves(progress["history"], run / "curves.png")
         whole = make_loss(data, *normalised(data, meta, "train"))
         surface.draw(copy.deepcopy(model).cpu(), whole, torch.stack(progress["path"]), run / "path.png")
         finish(run, args, data, progress["history"])
     return run, progress["history"]
+
+
+def describe(data: datasets.Data, args: argparse.Namespace) -> dict:
+    """What split.json holds: which rows train, validate and test."""
+    marks = list(data.samples["train"].items())
+    split = data.samples | {"data": args.data if data.own else data.name, "own": data.own}
+    return split | {"train": dict(marks[: args.limit]), "unused": dict(marks[args.limit or len(marks) :])}
 
 
 def connect(args: argparse.Namespace):
@@ -218,31 +229,16 @@ def connect(args: argparse.Namespace):
         fail(f"--visdom: {error}")
 
 
-def report(row: dict, args, seconds: float, samples: int, writer: SummaryWriter | None, plot) -> None:
+def report(row: dict, args, seconds: float, samples: int, events: utils.Events, plot) -> None:
     """One aligned line an epoch (of a long run, every tenth), and the same numbers to TensorBoard and Visdom."""
     numbers = {name: value for name, value in row.items() if name not in ("epoch", "lr")}
     if row["epoch"] % max(1, args.epochs // 10) == 0 or row["epoch"] in (1, args.epochs):
         text = "  ".join(f"{name} {value:9.4f}" for name, value in numbers.items())
         speed = f"{seconds:5.2f} s  {samples / seconds:>9,.0f} samples/s"
         say(f"epoch {row['epoch']:>4}/{args.epochs}  {text}  lr {row['lr']:.5f}  {speed}")
-    if writer:
-        log(writer, row)
+    events.add(row)
     if plot:
         plot.add(row["epoch"], numbers)
-
-
-def open_events(run: Path, history: list[dict]) -> SummaryWriter:
-    """A kill takes the last events with it, as they are written late. So a resumed run writes its whole history again;
-    `purge_step` tells TensorBoard to forget what it read before."""
-    writer = SummaryWriter(str(run), purge_step=1 if history else None)
-    for row in history:
-        log(writer, row)
-    return writer
-
-
-def log(writer: SummaryWriter, row: dict) -> None:
-    for name, value in row.items():
-        writer.add_scalar(name, value, row["epoch"])
 
 
 def finish(run: Path, args: argparse.Namespace, data: datasets.Data, history: list[dict]) -> None:
@@ -254,9 +250,9 @@ def finish(run: Path, args: argparse.Namespace, data: datasets.Data, history: li
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(__doc__, argv)
-    device = utils.pick_device(args.device)
-    with utils.processes(device):
+    with utils.processes():
+        args = parse(__doc__, argv)
+        device = utils.pick_device(args.device)
         if "," in args.optimizer + args.init:
             compare(args, lambda one: train(one, device)[1])
         else:
@@ -264,7 +260,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch")
