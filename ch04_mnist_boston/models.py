@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import utils
 from utils import fail
 
 # ---- boston: networks for a row of numbers ----------------------------------------------------------------------------
@@ -293,4 +294,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

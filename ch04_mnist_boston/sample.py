@@ -16,6 +16,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.utils import make_grid
 
+import utils
+
 HOUSING_COLUMNS = ("rooms", "area", "age", "distance", "crime", "pupils", "river")
 HOUSING_TARGET = "price"
 HOUSING_NOISE = 2.0  # thousand dollars
@@ -72,4 +74,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

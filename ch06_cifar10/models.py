@@ -17,6 +17,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import utils
 from utils import fail
 
 
@@ -367,4 +368,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

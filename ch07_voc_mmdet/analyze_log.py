@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+import utils
 from utils import fail, say, write_atomic
 
 NO_SCORES = {"time", "data_time", "step", "iter", "epoch", "memory"}
@@ -127,4 +128,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

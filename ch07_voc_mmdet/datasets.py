@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import sample
+import utils
 import voc
 from utils import fail, say, warn, world, write_atomic
 from voc import Annotation, Thing
@@ -338,4 +339,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -182,7 +182,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch")

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import masks
 import sample
+import utils
 from utils import fail, rank, say, warn, world
 
 COCO_URL = "http://images.cocodataset.org/"
@@ -514,4 +515,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 import masks
+import utils
 from datasets import Split, read_coco, read_json, read_scene
 from utils import fail, say, write_atomic
 
@@ -276,4 +277,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

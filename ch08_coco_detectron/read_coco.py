@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 import datasets
 import draw
 import masks
+import utils
 from utils import fail
 
 
@@ -119,4 +120,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

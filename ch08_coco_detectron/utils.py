@@ -443,7 +443,8 @@ def fetch(url: str, part: Path, timeout: float) -> None:
     from tqdm import tqdm
 
     done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    headers = {"User-Agent": "Mozilla/5.0 (a learner's script)"}  # some servers refuse Python's own
+    request = urllib.request.Request(url, headers=headers | ({"Range": f"bytes={done}-"} if done else {}))
     try:
         answer = urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:

@@ -6,7 +6,6 @@
 Tokenised text is cached (data/cache/tokens-HASH.npz): a table of 72,000 rows takes seconds once, then a fraction of one.
 """
 
-import argparse
 import csv
 import hashlib
 import io
@@ -14,8 +13,6 @@ import json
 import multiprocessing
 import os
 import re
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,8 +27,9 @@ from tqdm import tqdm
 
 import sample
 import text as texts
+import utils
 from text import PAD, UNK
-from utils import fail, rank, say, warn, world, write_atomic
+from utils import Number, fail, fingerprint, rank, warn, world, write_atomic
 
 PARTS = ("train", "val", "test")
 TEXT_COLUMNS = ("review", "text", "content", "sentence", "comment", "评论", "文本", "内容", "句子")
@@ -72,6 +70,14 @@ class Corpus:
     def rows(self, part: str) -> np.ndarray:
         return np.flatnonzero(self.parts == PARTS.index(part))
 
+    def split(self, data: str) -> dict:
+        """What split.json holds: which texts train, validate and test, by fingerprint and line. -1 is what --limit left out."""
+        numbers = {**dict(enumerate(PARTS)), -1: "unused"}
+        samples: dict = {name: {} for name in numbers.values()}
+        for text, part, line in zip(self.raw, self.parts.tolist(), self.lines.tolist(), strict=True):
+            samples[numbers[part]][fingerprint(text.encode("utf-8", "surrogatepass"))] = f"line {line}"
+        return samples | {"data": data}
+
     def tokens(self, row: int) -> list[str]:
         return [self.words[i] for i in self.ids[self.starts[row] : self.starts[row + 1]]]
 
@@ -110,10 +116,11 @@ def load(name: str, root: str = "data", tokenizer: str = "jieba", emoticons: str
                 f"{why}\nA score on the sample says nothing about real text."
             )
             name = "sample"
-    if name == "sample":
+    if name == "sample" and not Path(name).is_file():
         rows = [(i, *row) for i, row in enumerate(sample.make(), 1)]
         return tokenise("sample", rows, [], tokenizer, emoticons, options["cache"], workers=1)
-    path = get_file("weibo_senti_100k.csv", root) if name in ("weibo", "weibo_senti_100k") else Path(name)
+    is_weibo = name in ("weibo", "weibo_senti_100k") and not Path(name).is_file()
+    path = get_file("weibo_senti_100k.csv", root) if is_weibo else Path(name)
     if not path.is_file():
         fail(f"--data {name}: not weibo, sample or auto, and there is no file of that name")
     return load_table(path, path.stem, tokenizer, emoticons, **options)
@@ -124,42 +131,18 @@ def get_file(name: str, root: str) -> Path:
     path = Path(root) / name
     if path.exists():
         return path
-    if world() > 1:  # not one process downloading while the others go without
-        fail(f"{name} is not in {root}; get it with `python datasets.py` before torchrun")
-    why = "no source"
-    for url in SOURCES[name]:
-        try:
-            data = download(url, name)
-            check_download(name, data)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, data)
-            say(f"downloaded {path} from {url}")
-            return path
-        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
-            why = f"{url}: {error}"
-    fail(f"could not download {name} ({why}); put it into {root} by hand, from any of {', '.join(SOURCES[name])}")
+    utils.download(SOURCES[name], path, check=partial(check_download, name))
+    return path
 
 
-def download(url: str, name: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        size = int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=size or None, desc=name, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-            data = bytearray()
-            while block := answer.read(1 << 16):
-                data += block
-                bar.update(len(block))
-    if size and len(data) != size:
-        raise ValueError(f"broke off after {len(data):,} of {size:,} bytes")
-    return bytes(data)
-
-
-def check_download(name: str, data: bytes) -> None:
-    """ValueError if these are not the bytes that should have come. For the reviews no one publishes a hash, and copies differ
+def check_download(name: str, path: Path) -> None:
+    """ValueError if this is not the file that should have come. For the reviews no one publishes a hash, and copies differ
     in line ends and byte-order mark, so it is their rows that are counted."""
-    if name == "hit_stopwords.txt" and hashlib.sha256(data).hexdigest() != STOP_WORDS_SHA256:
+    if name == "hit_stopwords.txt" and utils.hash_of(path) != STOP_WORDS_SHA256:
         raise ValueError(f"what came has not the SHA-256 {STOP_WORDS_SHA256}")
     if name == "weibo_senti_100k.csv":
-        rows = sum(1 for _ in csv.reader(io.StringIO(data.decode("utf-8-sig", "replace"), newline=""))) - 1
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+        rows = sum(1 for _ in csv.reader(io.StringIO(text, newline=""))) - 1
         if rows != WEIBO_ROWS:
             raise ValueError(f"what came has {rows:,} rows, not {WEIBO_ROWS:,}")
 
@@ -459,10 +442,12 @@ def add_data_flags(group) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     add_data_flags(parser)
     parser.add_argument("--tokenizer", choices=texts.TOKENIZERS, default="jieba", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, default=0, help="processes that segment (default: one a core)")
+    parser.add_argument(
+        "--workers", type=Number(int, 0, 256), default=0, help="processes that segment (default: one a core)"
+    )
     args = vars(parser.parse_args())
     corpus = load(args.pop("data"), args.pop("data_root"), **args)
     describe(corpus)
@@ -471,4 +456,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -6,7 +6,7 @@ import models
 import utils
 from datasets import add_data_flags
 from text import TOKENIZERS
-from utils import fail
+from utils import Number, fail
 
 COLUMNS = ("tokenizer", "epochs", "batch_size", "lr", "weight_decay", "dim", "hidden", "dropout", "word_dropout")
 RECIPES = {
@@ -23,32 +23,37 @@ SAMPLE = {"epochs": 10, "batch_size": 32, "dropout": 0.1, "word_dropout": 0.0}  
 
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=doc)
+    count, share = Number(int, 1), Number(float, 0, 0.99)
     data = parser.add_argument_group("data and network")
     add_data_flags(data)
     data.add_argument("--tokenizer", choices=TOKENIZERS, help="default: the architecture's, in RECIPES in options.py")
     data.add_argument(
         "--stop-words", default="none", metavar="none|hit|FILE", help="words to leave out (default: none)"
     )
-    data.add_argument("--max-words", type=int, default=20_000, help="size of the vocabulary (default: %(default)s)")
-    data.add_argument("--min-count", type=int, default=2, help="rarer words are <unk> (default: %(default)s)")
     data.add_argument(
-        "--max-length", type=int, default=128, help="tokens of a text that are read (default: %(default)s)"
+        "--max-words", type=Number(int, 100), default=20_000, help="size of the vocabulary (default: %(default)s)"
     )
-    data.add_argument("--limit", type=int, metavar="N", help="use only N training texts")
+    data.add_argument("--min-count", type=count, default=2, help="rarer words are <unk> (default: %(default)s)")
+    data.add_argument(
+        "--max-length", type=count, default=128, help="tokens of a text that are read (default: %(default)s)"
+    )
+    data.add_argument("--limit", type=count, metavar="N", help="use only N training texts")
     data.add_argument("--arch", default="textcnn", help=f"one of {', '.join(models.MODELS)} (default: %(default)s)")
     data.add_argument("--weights", metavar="FILE", help="start from these, with their vocabulary and tokenizer")
     recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
-    recipe.add_argument("--epochs", type=int, help=f"on the sample the default is {SAMPLE['epochs']}")
-    recipe.add_argument("--batch-size", type=int, help="texts a step, over all processes together")
-    recipe.add_argument("--lr", type=float, help="the highest learning rate of the one-cycle schedule")
-    recipe.add_argument("--weight-decay", type=float)
-    recipe.add_argument("--dim", type=int, help="numbers an embedding")
-    recipe.add_argument("--hidden", type=int, help="units, filters; of fasttext, runs of tokens that are known")
-    recipe.add_argument("--longest", type=int, default=5, help="fasttext: tokens of the longest runs (default: 5)")
-    recipe.add_argument("--dropout", type=float)
-    recipe.add_argument("--word-dropout", type=float, help="chance of a training token to be hidden")
-    recipe.add_argument("--label-smoothing", type=float, default=0.0)
+    recipe.add_argument("--epochs", type=count, help=f"on the sample the default is {SAMPLE['epochs']}")
+    recipe.add_argument("--batch-size", type=count, help="texts a step, over all processes together")
+    recipe.add_argument(
+        "--lr", type=Number(float, 0, above=True), help="the highest learning rate of the one-cycle schedule"
+    )
+    recipe.add_argument("--weight-decay", type=Number(float, 0), help="pulls weights to zero (L2)")
+    recipe.add_argument("--dim", type=count, help="numbers an embedding")
+    recipe.add_argument("--hidden", type=count, help="units, filters; of fasttext, runs of tokens that are known")
+    recipe.add_argument("--longest", type=count, default=5, help="fasttext: tokens of the longest runs (default: 5)")
+    recipe.add_argument("--dropout", type=share, help="share of units silenced in a step")
+    recipe.add_argument("--word-dropout", type=share, help="chance of a training token to be hidden")
+    recipe.add_argument("--label-smoothing", type=share, default=0.0, help="default: %(default)s")
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
@@ -62,16 +67,8 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    for name in ("epochs", "batch_size", "lr", "limit", "max_length", "min_count", "dim", "hidden", "longest"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
-    for name in ("dropout", "word_dropout", "label_smoothing"):
-        if getattr(args, name) is not None and not 0 <= getattr(args, name) < 1:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be from 0 up to, not including, 1")
     if args.arch == "transformer" and args.dim and args.dim % 4:
         fail(f"--dim {args.dim}: transformer takes multiples of 4, one part for each of its heads")
-    if args.max_words < 100:
-        fail(f"--max-words {args.max_words}: must be 100 or more")
 
 
 def fill_in_recipe(args: argparse.Namespace, data_name: str | None = None, num_classes: int = 2) -> None:

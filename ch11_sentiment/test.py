@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -35,10 +36,10 @@ NEEDED = {"arch", "classes", "data", "vocabulary", "tokenizer", "emoticons", "st
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("texts", nargs="*", help="texts, files of lines, or - for lines from a pipe, to judge")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
-    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where real data lie (default: %(default)s)")
     parser.add_argument("--cache", metavar="DIR", help="of tokenised text and of jieba (default: DATA_ROOT/cache)")
@@ -47,7 +48,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--no-words", action="store_true", help="answers only: faster, for large files")
     parser.add_argument("--picture", metavar="FILE", help="texts: save the words' influence and attention as .svg")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    utils.add_device_flag(parser)
     args = parser.parse_args(argv)
     args.cache = args.cache or Path(args.data_root) / "cache"
     return args
@@ -55,14 +56,10 @@ def parse(argv=None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict, Path]:
     """-> the network in eval mode, what its file says of it (NEEDED), and the file."""
-    runs = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    path = Path(args.weights) if args.weights else Path(args.run) / "best.pt" if args.run else (runs or [WEIGHTS])[-1]
-    if path.suffix == ".safetensors":
-        state, meta = utils.load_weights(path)
-    else:
-        saved = utils.load_checkpoint(path)
-        state, meta = (saved.get("model"), saved.get("meta")) if isinstance(saved, dict) else (None, None)
-    if not isinstance(state, dict) or not isinstance(meta, dict) or NEEDED - meta.keys():
+    run = args.run or (None if args.weights else utils.newest_run())
+    path = Path(args.weights) if args.weights else Path(run) / "best.pt" if run else WEIGHTS
+    state, meta = utils.load_weights(path)
+    if NEEDED - meta.keys():
         fail(f"{path}: holds weights, but not of a run of this chapter ({', '.join(sorted(NEEDED))} are needed)")
     model = models.build(meta["arch"], len(meta["vocabulary"]), len(meta["classes"]), **meta["sizes"])
     try:
@@ -70,6 +67,7 @@ def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
     except RuntimeError:
         words = f"{len(meta['vocabulary']):,} words"
         fail(f"{path}: says {meta['arch']} with {words}, but the weights in it are of another network or vocabulary")
+    utils.say_weights(path, meta)
     return model.to(device).eval(), meta, path
 
 
@@ -86,8 +84,8 @@ def predict(model: nn.Module, split: datasets.Split, device: torch.device) -> Te
 
 def load_test_split(args: argparse.Namespace, meta: dict, path: Path) -> tuple[datasets.Corpus, datasets.Split]:
     """-> the corpus that the network was trained on (or --data) and its test part, with the network's class numbers."""
-    saved = path.parent / "args.json"
-    recipe = json.loads(saved.read_text("utf-8")) if saved.exists() and path.suffix == ".pt" else {}
+    is_run = path.suffix == ".pt" and (path.parent / "args.json").exists()
+    recipe = utils.read_arguments(path.parent) if is_run else {}
     columns = {name: None if args.data else recipe.get(name) for name in ("text_column", "label_column")}
     name, how = args.data or recipe.get("data", meta["data"]), (meta["tokenizer"], meta["emoticons"])
     corpus = datasets.load(name, args.data_root, *how, cache=args.cache, **columns)
@@ -98,9 +96,21 @@ def load_test_split(args: argparse.Namespace, meta: dict, path: Path) -> tuple[d
         fail(
             f"{corpus.name}, line {line}: the label {corpus.classes[unknown[0]]!r} is unknown to {path}, which has {known}"
         )
+    if is_run and (path.parent / "split.json").exists():
+        keep_held_out(corpus, utils.read_json(path.parent / "split.json"), args.data is None)
     split = datasets.encode(corpus, "test", meta["vocabulary"], meta["max_length"], meta["stop_words"])
     split.labels = torch.tensor([meta["classes"].index(name) for name in corpus.classes])[split.labels]
     return corpus, split
+
+
+def keep_held_out(corpus: datasets.Corpus, split: dict, same_data: bool) -> None:
+    """Takes out of the test part what the run trained on; says what came, changed or went since."""
+    marks = [utils.fingerprint(text.encode("utf-8", "surrogatepass")) for text in corpus.raw]
+    test = datasets.PARTS.index("test")
+    in_test = {mark for mark, part in zip(marks, corpus.parts, strict=True) if part == test}
+    names = dict(zip(marks, (f"line {line}" for line in corpus.lines), strict=True))
+    chosen = utils.held_out(split, names, in_test, names_stay=False, same_data=same_data)
+    corpus.parts = np.array([test if mark in chosen else -1 for mark in marks], np.int8)
 
 
 def measure(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict:
@@ -239,7 +249,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, r
     """Saves the weights to share, in half precision, with the vocabulary, how they were made and what they score."""
     if path.suffix != ".pt":
         fail(f"--export: {path} is no run; only a run knows how its weights were made")
-    recipe = json.loads((path.parent / "args.json").read_text("utf-8"))
+    recipe = utils.read_arguments(path.parent)
     command = f"python train.py --arch {meta['arch']} --data {Path(recipe['data']).name}"
     command += f" --emoticons {meta['emoticons']}"
     usual = options.parse("", ["--arch", meta["arch"]])
@@ -306,4 +316,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

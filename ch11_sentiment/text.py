@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import utils
+
 EMOTICON = re.compile(r"\[[^\[\]\s]{1,8}\]")  # weibo writes a picture as its name: [哈哈], [泪], [good]
 TAG = re.compile(r"</?[a-z][^<>]*>")
 LINK = re.compile(r"(?:https?://|www\.)[a-z0-9./?=&%#_~:+-]+")
@@ -117,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -9,7 +9,6 @@ Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, Tensor
 `python test.py` then measures the newest run on the test split. The README says what to expect.
 """
 
-import json
 import math
 import time
 from argparse import Namespace
@@ -19,7 +18,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -128,11 +126,10 @@ def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
     return torch.compile(model, dynamic=True) if args.compile else model
 
 
-def restore(run: Path, args: Namespace, meta: dict, model, optimizer, scheduler) -> dict:
+def restore(saved: dict | None, run: Path, args: Namespace, meta: dict, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
-    if not args.resume or not (run / "last.pt").exists():
+    if saved is None:
         return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
-    saved = utils.load_checkpoint(run / "last.pt")
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
     changed = [name for name in meta if saved["meta"].get(name) != meta[name]]
@@ -142,11 +139,10 @@ def restore(run: Path, args: Namespace, meta: dict, model, optimizer, scheduler)
         )
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
     return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
 
 
-def save(run: Path, progress: dict, meta: dict, model, optimizer, scheduler, is_best: bool) -> None:
+def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
     """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result."""
     if rank() > 0:
         return
@@ -154,22 +150,17 @@ def save(run: Path, progress: dict, meta: dict, model, optimizer, scheduler, is_
     if is_best:
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
     utils.write_metrics(progress["history"], run / "metrics.csv")
-    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    utils.save_arguments(run, args)
+    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict()}
     utils.save_checkpoint(run / "last.pt", state | progress)
 
 
-def report(row: dict, args: Namespace, seconds: float, count: int, writer: SummaryWriter | None) -> None:
+def report(row: dict, args: Namespace, seconds: float, count: int, events: utils.Events) -> None:
     """One aligned line an epoch, and the same numbers to TensorBoard."""
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "lr"))
     speed = f"{seconds:6.1f} s  {count / seconds:>7,.0f} texts/s"
     say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
-    if writer:
-        add_scalars(writer, row | {"texts_per_second": count / seconds})
-
-
-def add_scalars(writer: SummaryWriter, row: dict) -> None:
-    for name, value in row.items():
-        writer.add_scalar(name, value, row["epoch"])
+    events.add(row, texts_per_second=count / seconds)
 
 
 def finish(run: Path, args: Namespace, progress: dict) -> None:
@@ -190,17 +181,17 @@ def train(args: Namespace, device: torch.device) -> Path:
     train_loader = datasets.BucketLoader(training, args.batch_size, device, train=True, seed=args.seed)
     val_loader = datasets.BucketLoader(validation, 500, device)
     default = f"{args.arch}-{corpus.name}" + "-strip" * (meta["emoticons"] == "strip")
-    run = Path(args.run) if args.resume else utils.new_run(args.run, default)
     utils.seed_everything(args.seed)
     model = make_model(args, meta, device)
     if args.arch == "fasttext" and not args.weights:
         model.learn_runs(datasets.BucketLoader(training, 500, device, share=False))
     optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
-    steps = args.epochs * len(train_loader)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps, pct_start=0.2)
-    progress = restore(run, args, meta, model, optimizer, scheduler)
-    if rank() == 0:  # after restore(), which may refuse: then the saved arguments stay as they are
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1, ensure_ascii=False))
+    run = utils.open_run(args, default, corpus.split(args.data))
+    progress = restore(utils.last_checkpoint(run, args), run, args, meta, model, optimizer)
+    if utils.is_finished(run, args, progress["epoch"]):
+        return run
+    steps = len(train_loader)
+    scheduler = utils.one_cycle(optimizer, args.epochs * steps, progress["epoch"] * steps)
 
     for note in corpus.notes:
         say(note)
@@ -209,9 +200,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     say(f"{len(meta['vocabulary']):,} words by {meta['tokenizer']}, emoticons: {meta['emoticons']}")
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
     model = wrap(model, args, device)
-    writer = SummaryWriter(str(run), purge_step=1 if progress["history"] else None) if rank() == 0 else None
-    for row in progress["history"] if writer else ():  # a kill loses what TensorBoard's writer had not written yet
-        add_scalars(writer, row)
+    events = utils.Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
@@ -226,20 +215,20 @@ def train(args: Namespace, device: torch.device) -> Path:
         progress["history"].append(row)
         best = max(row["val_accuracy"], progress["best"])
         progress |= {"epoch": epoch + 1, "best": best, "seconds": progress["seconds"] + seconds}
-        save(run, progress, meta, model, optimizer, scheduler, is_best)
-        report(row, args, seconds, len(train_loader) * train_loader.batch_size, writer)
+        save(run, args, progress, meta, model, optimizer, is_best)
+        report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
 
+    events.close()
     if rank() == 0:
-        writer.close()
         finish(run, args, progress)
     return run
 
 
 def main(argv=None) -> None:
-    args = parse(__doc__, argv)
-    device = utils.pick_device(args.device)
-    utils.keep_freed_memory()
-    with utils.processes(device):
+    with utils.processes():
+        args = parse(__doc__, argv)
+        device = utils.pick_device(args.device)
+        utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device, load_data, make_model)
         else:
@@ -247,7 +236,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch")

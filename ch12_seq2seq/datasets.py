@@ -6,11 +6,8 @@
 A file of pairs has a pair a line, its sides separated by a tab; further fields (Tatoeba's licence) are left alone.
 """
 
-import argparse
 import hashlib
-import io
 import re
-import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -19,11 +16,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import sample
+import utils
 from text import END, PAD, START, Rules, Vocabulary
-from utils import fail, rank, say, warn, world, write_atomic
+from utils import fail, fingerprint, rank, say, warn, world, write_atomic
 
 URL = "https://www.manythings.org/anki/{}.zip"  # Tatoeba's pairs, sorted and packed anew now and then: no fixed hash
 DEFAULT = "cmn-eng"
@@ -61,7 +58,7 @@ def load(name: str, root: str = "data", rules: Rules | None = None, reverse: boo
             )
             return load("sample", root, rules, reverse)
         name = DEFAULT
-    elif name == "sample":
+    elif name == "sample" and not Path(name).is_file():
         return split("sample", sample.make(SAMPLE_PAIRS), Counter(), rules or Rules(), reverse)
     elif re.fullmatch("[a-z]{3}-eng", name):
         path = find(name, Path(root))
@@ -94,29 +91,19 @@ def find(name: str, root: Path) -> Path:
                 write_atomic(text, archive.read(text.name))  # this one member, whatever else the archive holds
         except (zipfile.BadZipFile, KeyError) as error:
             fail(
-                f"{packed}: no archive with a whole {text.name} in it ({error}); delete it to have it downloaded again"
+                f"{packed}: no archive with a whole {text.name} in it ({error}); move it away to have it downloaded again"
             )
     return text
 
 
 def download(name: str, path: Path) -> None:
-    """Fetches the archive into memory (a few MB) and writes it whole. zipfile checks its CRC when it is unpacked."""
-    if world() > 1:  # not one process downloading while the others go without
-        fail(f"{name} is not in {path.parent}; get it with `python datasets.py` before torchrun")
-    url, buffer = URL.format(name), io.BytesIO()
-    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (a learner's script)"})  # or 406
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            size = int(answer.headers.get("Content-Length") or 0)
-            with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None, leave=False) as bar:
-                while block := answer.read(1 << 16):
-                    bar.update(buffer.write(block))
-        if size and buffer.tell() != size:
-            raise OSError(f"{buffer.tell():,} of {size:,} bytes came")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"could not download {url} ({error}); put {path.name} or {name[:3]}.txt into {path.parent} by hand")
-    write_atomic(path, buffer.getvalue())
+    """Fetches the archive; zipfile checks its CRC when it is unpacked."""
+    utils.download([URL.format(name)], path, check=check_archive)
+
+
+def check_archive(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("no ZIP archive came")
 
 
 def read(raw: bytes, path: Path) -> tuple[list[tuple[str, str]], Counter]:
@@ -158,6 +145,16 @@ def part_of(sentence: str) -> str:
     """train, val or test, from a hash of the sentence: the same in every run, also when a later edition has more pairs."""
     place = int(hashlib.sha256(key(sentence).encode()).hexdigest()[:8], 16) / 16**8
     return "test" if place < SHARES["test"] else "val" if place < sum(SHARES.values()) else "train"
+
+
+def describe_split(data: Data, source: str) -> dict:
+    """What split.json holds: which pairs train, validate and test."""
+    parts = {part: {mark_of(pair): pair[0] for pair in pairs} for part, pairs in data.splits.items()}
+    return {"train": {}, "val": {}, "test": {}} | parts | {"data": source}
+
+
+def mark_of(pair: tuple[str, str]) -> str:
+    return fingerprint("\t".join(pair).encode("utf-8", "surrogatepass"))
 
 
 def split(name: str, pairs: list, left_out: Counter, rules: Rules, reverse: bool) -> Data:
@@ -285,7 +282,7 @@ def describe(data: Data, codec: Codec) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR")
     parser.add_argument("--reverse", action="store_true", help="translate the second column into the first")
@@ -298,4 +295,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -5,7 +5,7 @@ import argparse
 import models
 import utils
 from datasets import DATA_HELP
-from utils import fail
+from utils import Number, fail
 
 COLUMNS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "label_smoothing")
 RECURRENT = (12, 2000, 2e-3, 0.01, 0.05, 0.1)
@@ -17,7 +17,8 @@ SAMPLE_EPOCHS = 5  # of small networks: its sentences are short and its words fe
 
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=doc)
+    count, share, positive = Number(int, 1), Number(float, 0, 0.99), Number(float, 0, above=True)
     data = parser.add_argument_group("data")
     data.add_argument("--data", default="auto", help=DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where pairs lie (default: %(default)s)")
@@ -26,26 +27,33 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         "--chinese", choices=("chars", "jieba"), default="chars", help="its tokens (default: %(default)s)"
     )
     data.add_argument("--script", choices=("simplified", "as-is"), default="simplified", help="default: %(default)s")
-    data.add_argument("--min-count", type=int, default=2, help="rarer words are <unk> (default: %(default)s)")
-    data.add_argument("--max-length", type=int, default=50, help="longer pairs do not train (default: %(default)s)")
-    data.add_argument("--limit", type=int, metavar="N", help="use only N training pairs")
+    data.add_argument("--min-count", type=count, default=2, help="rarer words are <unk> (default: %(default)s)")
+    data.add_argument("--max-length", type=count, default=50, help="longer pairs do not train (default: %(default)s)")
+    data.add_argument("--limit", type=count, metavar="N", help="use only N training pairs")
     network = parser.add_argument_group("network (sizes default to those in models.py, on the sample to smaller ones)")
     network.add_argument("--arch", default="general", help=f"{', '.join(models.MODELS)} (default: %(default)s)")
     for name in SIZES:
-        network.add_argument(f"--{name.replace('_', '-')}", type=float if name == "dropout" else int, metavar="N")
+        network.add_argument(
+            f"--{name.replace('_', '-')}", type=share if name == "dropout" else count, metavar="N", help="size"
+        )
     recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
-    recipe.add_argument("--epochs", type=int, help=f"on the sample the default is {SAMPLE_EPOCHS}")
-    recipe.add_argument("--batch-size", type=int, help="target tokens a step, over all processes together")
-    recipe.add_argument("--lr", type=float, help="the highest learning rate of the schedule")
-    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument("--epochs", type=count, help=f"on the sample the default is {SAMPLE_EPOCHS}")
+    recipe.add_argument("--batch-size", type=count, help="target tokens a step, over all processes together")
+    recipe.add_argument("--lr", type=positive, help="the highest learning rate of the schedule")
+    recipe.add_argument("--weight-decay", type=Number(float, 0), help="pulls matrices to zero (L2)")
     recipe.add_argument(
-        "--warmup", type=float, help="share of the training in which the rate rises; then it falls to 0"
+        "--warmup", type=share, help="share of the training in which the rate rises; then it falls to 0"
     )
-    recipe.add_argument("--label-smoothing", type=float)
-    recipe.add_argument("--clip", type=float, default=1.0, help="largest norm of the gradient (default: %(default)s)")
+    recipe.add_argument("--label-smoothing", type=share, help="share of the truth that all words get alike")
+    recipe.add_argument(
+        "--clip",
+        type=Number(float, 0, above=True),
+        default=1.0,
+        help="largest norm of the gradient (default: %(default)s)",
+    )
     recipe.add_argument(
         "--teacher-forcing",
-        type=float,
+        type=Number(float, 0, 1),
         nargs="+",
         default=[1.0],
         metavar="SHARE",
@@ -66,13 +74,7 @@ def check(args: argparse.Namespace) -> None:
     """Ends the program with one line if a flag's value makes no sense."""
     if args.arch not in models.MODELS:
         models.build(args.arch, 9, 9)  # says which names there are
-    for name in ("epochs", "batch_size", "lr", "limit", "min_count", "max_length", "clip", *SIZES[:-1]):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
-    for name in ("dropout", "warmup", "label_smoothing"):
-        if getattr(args, name) is not None and not 0 <= getattr(args, name) < 1:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be from 0 to below 1")
-    if len(args.teacher_forcing) > 2 or not all(0 <= share <= 1 for share in args.teacher_forcing):
+    if len(args.teacher_forcing) > 2:
         fail("--teacher-forcing: one or two shares from 0 to 1, as in `--teacher-forcing 1 0.5`")
     sizes = models.MODELS[args.arch][1]
     for name in SIZES:

@@ -29,7 +29,7 @@ from datasets import Codec, TokenBatches
 from losses import cross_entropy
 from metrics import bleu, chrf, exact
 from text import join
-from utils import fail
+from utils import Number, fail
 
 WEIGHTS = Path(__file__).parent / "weights" / "general.safetensors"
 NEEDED = {"arch", "sizes", "data", "reverse", "rules", "max_length", "source_words", "target_words"}
@@ -37,24 +37,25 @@ LENGTHS = (5, 10, 15, 20, 10**9)  # source tokens: up to 5, 6 to 10, ...
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("texts", nargs="*", help="sentences, files of sentences, or -, to translate instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
-    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file")
+    parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where pairs lie (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
-    parser.add_argument("--beam", type=int, default=5, help="1 is greedy (default: %(default)s)")
+    parser.add_argument("--beam", type=Number(int, 1, 100), default=5, help="1 is greedy (default: %(default)s)")
     parser.add_argument(
-        "--length-penalty", type=float, default=1.0, help="above 0 favours long ones (default: %(default)s)"
+        "--length-penalty",
+        type=Number(float, 0, 10),
+        default=1.0,
+        help="above 0 favours long ones (default: %(default)s)",
     )
     parser.add_argument("--attention", metavar="FILE", help="draw where it looked while translating what you gave it")
     parser.add_argument("--font", metavar="FILE", help="a font file for the pictures (default: an installed one)")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights, in 16 bits, and their score")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    utils.add_device_flag(parser)
     args = parser.parse_args(argv)
-    if args.beam < 1:
-        fail(f"--beam {args.beam}: must be 1 or more")
     if args.font and not Path(args.font).is_file():
         fail(f"--font {args.font}: no such file")
     return args
@@ -62,14 +63,10 @@ def parse(argv=None) -> argparse.Namespace:
 
 def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, Codec, dict, Path]:
     """-> the network in eval mode, its codec, what its file says of it, and the file."""
-    runs = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    path = Path(args.weights) if args.weights else Path(args.run) / "best.pt" if args.run else (runs or [WEIGHTS])[-1]
-    if path.suffix == ".safetensors":
-        state, meta = utils.load_weights(path)
-    else:
-        saved = utils.load_checkpoint(path)
-        state, meta = (saved.get("model"), saved.get("meta")) if isinstance(saved, dict) else (None, None)
-    if not isinstance(state, dict) or not isinstance(meta, dict) or NEEDED - meta.keys():
+    run = args.run or (None if args.weights else utils.newest_run())
+    path = Path(args.weights) if args.weights else Path(run) / "best.pt" if run else WEIGHTS
+    state, meta = utils.load_weights(path)
+    if NEEDED - meta.keys():
         fail(f"{path}: holds weights, but not of a run of this chapter ({', '.join(sorted(NEEDED))} are needed)")
     codec = Codec.from_metadata(meta)
     words = {"source": len(codec.source), "target": len(codec.target)}
@@ -84,6 +81,7 @@ def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
         fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
     if args.export:  # what is measured is what is saved: weights rounded to 16 bits
         model.half().float()
+    utils.say_weights(path, meta)
     return model.to(device).eval(), codec, meta, path
 
 
@@ -154,7 +152,7 @@ def test(
 ) -> None:
     source_of_data = args.data or source_of(meta, path)
     data = datasets.load(source_of_data, args.data_root, codec.rules, meta["reverse"])
-    pairs = data.splits["test"]
+    pairs = held_out(data, path)
     references = datasets.by_source(pairs)
     warn_of_long(codec, list(references))
     start = time.perf_counter()
@@ -190,22 +188,30 @@ def test(
         export(args, model, meta, path, result)
 
 
+def held_out(data: datasets.Data, path: Path) -> list[tuple[str, str]]:
+    """-> the test pairs, without those that the run trained on (there are none, unless the rules of the split changed)."""
+    pairs = {datasets.mark_of(pair): pair for pair in data.splits["test"]}
+    if (path.parent / "split.json").exists():
+        split, names = utils.read_json(path.parent / "split.json"), {mark: pair[0] for mark, pair in pairs.items()}
+        chosen = utils.held_out(split, names, set(pairs), names_stay=False, same_data=False)
+        pairs = {mark: pair for mark, pair in pairs.items() if mark in chosen}
+    return list(pairs.values()) or fail("no pair is left that did not train")
+
+
 def source_of(meta: dict, path: Path) -> str:
     """The --data that the run was trained with; for shared weights, the name of their data."""
-    arguments = path.parent / "args.json"
-    return json.loads(arguments.read_text("utf-8"))["data"] if arguments.exists() else meta["data"]
+    return utils.read_arguments(path.parent)["data"] if (path.parent / "args.json").exists() else meta["data"]
 
 
 def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
-    default = path.parent if path.suffix == ".pt" else Path("runs") / f"test-{meta['arch']}"
-    out = Path(args.out) if args.out else default
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return utils.output_folder(
+        args.out or (path.parent if path.suffix == ".pt" else Path("runs") / f"test-{meta['arch']}")
+    )
 
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score; the vocabularies are in `meta`."""
-    recipe = json.loads((path.parent / "args.json").read_text("utf-8"))
+    recipe = utils.read_arguments(path.parent)
     flags = "".join(f" --{name.replace('_', '-')}" for name in ("reverse", "compile") if recipe[name])
     command = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {recipe['seed']} --epochs {recipe['epochs']}"
     command += f" --precision {recipe['precision']}{flags}"
@@ -286,4 +292,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -8,7 +8,6 @@ Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, Tensor
 `python test.py` then measures the newest run on the test split. The README says what to expect.
 """
 
-import json
 import math
 import time
 from argparse import Namespace
@@ -17,7 +16,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -148,11 +146,10 @@ def make_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, args.lr, betas=(0.9, 0.98), eps=1e-9, fused=True)
 
 
-def restore(run: Path, args: Namespace, meta: dict, model, optimizer) -> dict:
+def restore(saved: dict | None, run: Path, meta: dict, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
-    if not args.resume or not (run / "last.pt").exists():
+    if saved is None:
         return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
-    saved = utils.load_checkpoint(run / "last.pt")
     for name, what in (("arch", "{}"), ("sizes", "network of sizes {}")):
         if saved["meta"][name] != meta[name]:
             fail(f"{run / 'last.pt'} holds a {what.format(saved['meta'][name])}, not a {what.format(meta[name])}")
@@ -165,7 +162,7 @@ def restore(run: Path, args: Namespace, meta: dict, model, optimizer) -> dict:
     return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
 
 
-def save(run: Path, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
+def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
     """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result."""
     if rank() > 0:
         return
@@ -173,6 +170,7 @@ def save(run: Path, progress: dict, meta: dict, model, optimizer, is_best: bool)
     if is_best:
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": progress["epoch"]})
     utils.write_metrics(progress["history"], run / "metrics.csv")
+    utils.save_arguments(run, args)
     utils.save_checkpoint(
         run / "last.pt", {"meta": meta, "model": weights, "optimizer": optimizer.state_dict()} | progress
     )
@@ -186,11 +184,6 @@ def announce(args: Namespace, data: datasets.Data, codec: Codec, model: nn.Modul
     for why, count in data.left_out.items():
         say(f"left out {count:,} pairs or lines: {why}")
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
-
-
-def add_scalars(writer: SummaryWriter, row: dict) -> None:
-    for name, value in row.items():
-        writer.add_scalar(name, value, row["epoch"])
 
 
 def finish(run: Path, args: Namespace, progress: dict) -> None:
@@ -216,21 +209,19 @@ def train(args: Namespace, device: torch.device) -> Path:
     meta = {"arch": args.arch, "sizes": sizes, "data": data.name, "reverse": args.reverse, "sha256": data.sha256}
     meta |= codec.metadata()
 
-    run = Path(args.run) if args.resume else utils.new_run(args.run, f"{args.arch}-{data.name}")
     utils.seed_everything(args.seed)
     model = models.build(args.arch, len(codec.source), len(codec.target), **sizes).to(device)
     optimizer = make_optimizer(model, args)
-    progress = restore(run, args, meta, model, optimizer)
-    if rank() == 0:  # after restore(), which may refuse: then the saved arguments stay as they are
-        utils.write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
+    run = utils.open_run(args, f"{args.arch}-{data.name}", datasets.describe_split(data, args.data))
+    progress = restore(utils.last_checkpoint(run, args), run, meta, model, optimizer)
+    if utils.is_finished(run, args, progress["epoch"]):
+        return run
 
     announce(args, data, codec, model, run, device)
     learner = Learner(model)
     learner = DistributedDataParallel(learner, [device] if device.type == "cuda" else None) if world() > 1 else learner
     learner = torch.compile(learner, dynamic=True) if args.compile else learner
-    writer = SummaryWriter(str(run), purge_step=1 if progress["history"] else None) if rank() == 0 else None
-    for row in progress["history"] if writer else ():  # a kill loses what TensorBoard's writer had not written yet
-        add_scalars(writer, row)
+    events = utils.Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
@@ -244,24 +235,23 @@ def train(args: Namespace, device: torch.device) -> Path:
         progress["history"].append(row)
         best = max(row["val_bleu"], progress["best"])
         progress |= {"epoch": epoch + 1, "best": best, "seconds": progress["seconds"] + seconds}
-        save(run, progress, meta, model, optimizer, is_best)
+        save(run, args, progress, meta, model, optimizer, is_best)
         numbers = "  ".join(f"{name} {row[name]:.3f}" for name in row if name not in ("epoch", "lr", "val_loss"))
         speed = f"{seconds:6.1f} s  {tokens / seconds:>7,.0f} tokens/s"
         say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
-        if writer:
-            add_scalars(writer, row | {"tokens_per_second": tokens / seconds})
+        events.add(row, tokens_per_second=tokens / seconds)
 
+    events.close()
     if rank() == 0:
-        writer.close()
         finish(run, args, progress)
     return run
 
 
 def main(argv=None) -> None:
-    args = parse(__doc__, argv)
-    device = utils.pick_device(args.device)
-    utils.keep_freed_memory()
-    with utils.processes(device):
+    with utils.processes():
+        args = parse(__doc__, argv)
+        device = utils.pick_device(args.device)
+        utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device)
         else:
@@ -269,7 +259,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        fail("stopped; `python train.py --resume RUN` goes on after the last finished epoch")
+    utils.start(main, "stopped; `python train.py --resume RUN` goes on after the last finished epoch")

@@ -6,9 +6,8 @@
 Pictures are small here: a split is one uint8 tensor, and a batch is a slice of it.
 """
 
-import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +15,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
-from tqdm import tqdm
 
 import picture
+import pictures
 import sample
-from utils import fail, rank, say, world
+import utils
+from utils import Number, fail, fingerprint, rank, world
 
-SPLIT_SEED = 2013  # which pictures are validation never depends on --seed, or runs could not be compared
 SAMPLE_SIZES = {"train": 6000, "val": 1000, "test": 2000}
 DATA_HELP = "auto (default) and sample: the built-in traffic signs; or a folder of class folders"
-PART_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+IMAGE_SIZES = Number(int, 8, 1024)
 
 
 @dataclass
 class Split:
-    """Pictures (N, 3, S, S) uint8 RGB and their class numbers (N,) int64."""
+    """Pictures (N, 3, S, S) uint8 RGB, their class numbers (N,) int64, and which samples they are {fingerprint: name}."""
 
     images: Tensor
     labels: Tensor
+    samples: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,17 +46,27 @@ class Data:
     name: str
     classes: list[str]
     splits: dict[str, Split]
+    own: bool = False
+    test_samples: dict[str, str] = field(default_factory=dict)
 
 
-def load(name: str, image_size: int | None = None, parts: tuple = ("train", "val"), limit: int | None = None) -> Data:
+def load(
+    name: str,
+    image_size: int | None = None,
+    parts: tuple = ("train", "val"),
+    limit: int | None = None,
+    run: dict | None = None,
+) -> Data:
     """Loads the parts asked for ("train", "val", "test") of `name`: auto, sample, or the path of a folder.
 
-    `limit` is the most pictures a part will have. Errors end the program with one line.
+    A name that is the path of a folder is that folder. `limit` is the most pictures a part will have. `run`: the split.json of
+    a run, which says what may be tested. Errors end the program with one line.
     """
-    if name in ("auto", "sample"):
+    is_own = run["own"] if run and run["data"] == name else name != "auto" and Path(name).exists()
+    if name in ("auto", "sample") and not is_own:
         return load_sample(image_size, parts, limit)
     if Path(name).is_dir():
-        return load_folder(Path(name), image_size or sample.SIZE, parts, limit)
+        return load_folder(Path(name), image_size or sample.SIZE, parts, limit, run)
     fail(f"--data {name}: not sample or auto, and there is no folder of that name")
 
 
@@ -77,7 +87,8 @@ def load_sample(image_size: int | None, parts: tuple, limit: int | None = None) 
         if part in parts:
             images, labels = sample.make(min(count, limit or count), seed)
             images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-            splits[part] = Split(resized(images, image_size), torch.from_numpy(labels))
+            samples = {fingerprint(image.tobytes()): f"{part} {i}" for i, image in enumerate(images.numpy())}
+            splits[part] = Split(resized(images, image_size), torch.from_numpy(labels), samples)
     return Data("sample", list(sample.CLASSES), splits)
 
 
@@ -92,73 +103,38 @@ def resized(images: Tensor, image_size: int | None) -> Tensor:
 # ---- your own folder --------------------------------------------------------------------------------------------------
 
 
-def load_folder(path: Path, image_size: int, parts: tuple, limit: int | None) -> Data:
-    """A folder of class folders, `path`/<class>/*.png, or the same below train/, val/ and test/ (TRAIN, TEST too).
+def load_folder(path: Path, image_size: int, parts: tuple, limit: int | None, run: dict | None = None) -> Data:
+    """A folder of class folders, `path`/<class>/*.png, or the same below train/, val/ and test/: see pictures.class_folders.
 
-    Without val/, every tenth picture of a class validates; without train/ and test/, every tenth tests as well: drawn with a
-    fixed seed from the sorted names.
+    Pictures are read as the services read them. With the split.json of a `run`, what it held out tests.
     """
-    folders = {
-        part: next((p for p in sorted(path.iterdir()) if p.is_dir() and p.name.lower() in names), None)
-        for part, names in PART_NAMES.items()
-    }
-    top = folders["train"] or path
-    classes = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-    if len(classes) < 2:
-        fail(f"{top}: {len(classes)} class folders; expected {top}/<class>/<picture>.png for two classes or more")
-    files = {part: list_files(folders[part], classes) for part in PART_NAMES if folders[part]}
-    if folders["train"] is None:
-        files["train"], files["test"] = split_files(list_files(path, classes))
-    if "val" not in files:
-        files["train"], files["val"] = split_files(files["train"])
-    if "test" in parts and "test" not in files:
-        fail(f"{path}: has train/ but no test/ to test on")
-    return Data(path.name, classes, {part: read_files(part, files[part][:limit], image_size) for part in parts})
 
-
-def list_files(folder: Path, classes: list[str]) -> list[tuple[Path, int]]:
-    """-> (file, class number) of each picture in folder/<class>/, the classes in turn."""
-    unknown = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))} - set(classes)
-    if unknown:
-        fail(f"{folder / min(unknown)}: no class of that name in the training data; there are: {', '.join(classes)}")
-    files = []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).glob("*") if p.suffix.lower() in picture.IMAGE_TYPES)
-        if not found:
-            fail(f"{folder / name}: no pictures in this class folder")
-        files += [(i, label, p) for i, p in enumerate(found)]
-    return [(path, label) for _, label, path in sorted(files)]
-
-
-def split_files(files: list[tuple[Path, int]]) -> tuple[list, list]:
-    """-> nine tenths and one tenth of each class, at least one picture each."""
-    rng, large, small = np.random.default_rng(SPLIT_SEED), [], []
-    for label in sorted({label for _, label in files}):
-        ours = [item for item in files if item[1] == label]
-        if len(ours) < 2:
-            fail(f"{ours[0][0].parent}: only one picture; at least two are needed to split off a part")
-        cut = max(1, len(ours) // 10)
-        chosen = set(rng.permutation(len(ours))[:cut].tolist())
-        small += [item for i, item in enumerate(ours) if i in chosen]
-        large += [item for i, item in enumerate(ours) if i not in chosen]
-    return large, small
-
-
-def read_files(part: str, files: list[tuple[Path, int]], image_size: int) -> Split:
-    """Reads all pictures of a split into memory; names and counts the unreadable ones, and goes on without them."""
-    images, labels, bad = [], [], []
-    for path, label in tqdm(files, desc=f"reading {part}", disable=None if rank() == 0 else True, leave=False):
+    def read(file) -> Tensor:
         try:
-            images.append(torch.from_numpy(picture.decode(path.read_bytes(), image_size)[0].copy()))
-            labels.append(label)
-        except (picture.Refused, OSError) as why:
-            bad.append(path)
-            say(f"skipped {path}: {why}")
-    if bad:
-        say(f"skipped {len(bad)} of {len(files)} {part} pictures")
-    if not images:
-        fail(f"none of the {len(files)} {part} pictures can be read, the first being {files[0][0]}")
-    return Split(torch.stack(images), torch.tensor(labels))
+            return torch.from_numpy(picture.decode(file.read(), image_size)[0].copy())
+        except picture.Refused as why:
+            raise OSError(str(why)) from None
+
+    classes, files = pictures.class_folders(path, parts)
+    if "test" in parts and run:
+        files["test"] = pictures.still_held_out(files, run, run["data"] == str(path))
+    splits = {}
+    for part in parts:
+        images, items = pictures.read_all(in_turn(files[part])[:limit], read, part)
+        labels = torch.tensor([item.label for item in items])
+        splits[part] = Split(torch.stack(images), labels, pictures.samples(items))
+    test = {} if "test" in parts else pictures.samples(pictures.marked(files["test"]))
+    return Data(path.resolve().name, classes, splits, own=True, test_samples=test)
+
+
+def in_turn(items: list[pictures.Item]) -> list[pictures.Item]:
+    """The classes in turn, so that the first N pictures are of all classes."""
+    seen: dict[int, int] = {}
+    numbered = []
+    for item in items:
+        seen[item.label] = seen.get(item.label, -1) + 1
+        numbered.append((seen[item.label], item.label, item))
+    return [item for _, _, item in sorted(numbered, key=lambda row: row[:2])]
 
 
 # ---- to the network ---------------------------------------------------------------------------------------------------
@@ -194,9 +170,9 @@ class Batches:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
-    parser.add_argument("--image-size", type=int, metavar="N", help="side in pixels (default: 32)")
+    parser.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help="side in pixels (default: 32)")
     args = parser.parse_args()
     data = load(args.data, args.image_size, ("train", "val", "test"))
     print(f"{data.name}: " + ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items()))
@@ -206,9 +182,9 @@ def main() -> None:
     rows = [split.images[split.labels == label][:8] for label in range(len(data.classes))]
     rows = [torch.cat([row, row.new_zeros(8 - len(row), *row.shape[1:])]) for row in rows]
     grid = Image.fromarray(make_grid(torch.cat(rows), nrow=8, padding=1).permute(1, 2, 0).numpy())
-    grid.resize((2 * grid.width, 2 * grid.height), Image.NEAREST).save("preview.png")
-    print(f"wrote preview.png: a row each of {', '.join(data.classes)}")
+    path = pictures.save_picture(grid.resize((2 * grid.width, 2 * grid.height), Image.NEAREST), Path("preview.png"))
+    print(f"wrote {path}: a row each of {', '.join(data.classes)}")
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

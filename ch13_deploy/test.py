@@ -26,11 +26,12 @@ WEIGHTS = Path(__file__).parent / "weights" / "resnet10.safetensors"
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", help="pictures to classify instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or an exported model")
-    parser.add_argument("--data", default="auto", help="what to test on: " + datasets.DATA_HELP)
+    data_help = "what to test on (default: the data of the run): " + datasets.DATA_HELP
+    parser.add_argument("--data", help=data_help)
     parser.add_argument("--out", metavar="DIR", help="default: the run folder, or runs/test-ARCH")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
     return parser.parse_args(argv)
@@ -58,7 +59,10 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict:
 
 def test(args: argparse.Namespace, tested: engine.Engine, path: Path) -> None:
     meta = tested.meta
-    data = datasets.load(args.data, meta["image_size"], ("test",))
+    split = {"data": "auto", "own": False}
+    if path.name == "best.pt" and (path.parent / "split.json").exists():
+        split = utils.read_json(path.parent / "split.json")
+    data = datasets.load(args.data or split["data"], meta["image_size"], ("test",), run=split)
     if data.classes != meta["classes"]:
         fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
     split = data.splits["test"]
@@ -67,10 +71,8 @@ def test(args: argparse.Namespace, tested: engine.Engine, path: Path) -> None:
     seconds = time.perf_counter() - start
     about = {"arch": meta["arch"], "trained_on": meta["data"], "tested_on": data.name, "weights": str(path)}
     result = about | {"torch": torch.__version__} | measure(logits, split.labels.numpy(), data.classes)
-    for name, found in result["classes"].items():
-        print(f"{name:<14}{found:>8.4f}")
-    out = Path(args.out or (path.parent if path.name == "best.pt" else f"runs/test-{meta['arch']}"))
-    out.mkdir(parents=True, exist_ok=True)
+    utils.print_table([["class", "found"], *([name, f"{found:.4f}"] for name, found in result["classes"].items())])
+    out = utils.output_folder(args.out or (path.parent if path.name == "best.pt" else f"runs/test-{meta['arch']}"))
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
     print(f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name}", end=" ")
     print(f"({len(split):,} pictures, {seconds:.1f} s)")
@@ -83,7 +85,7 @@ def export(args: argparse.Namespace, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score."""
     model, meta = models.load(path)
     if path.suffix == ".pt":
-        seed = json.loads((path.parent / "args.json").read_text("utf-8"))["seed"]
+        seed = utils.read_arguments(path.parent)["seed"]
         meta["command"] = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {seed}"
     score = {name: result[name] for name in ("accuracy", "tested_on", "torch")}
     utils.save_weights(args.export, model.network, **meta | {"score": score})
@@ -109,9 +111,10 @@ def classify(tested: engine.Engine, files: list[str]) -> None:
 
 def main(argv=None) -> None:
     args = parse(argv)
-    runs = sorted(Path("runs").glob("*/best.pt"), key=lambda path: path.stat().st_mtime)
-    path = Path(args.weights) if args.weights else Path(args.run) / "best.pt" if args.run else (runs or [WEIGHTS])[-1]
+    run = args.run or (None if args.weights else utils.newest_run())
+    path = Path(args.weights) if args.weights else Path(run) / "best.pt" if run else WEIGHTS
     tested = open_any(path)
+    utils.say_weights(path, tested.meta)
     if args.files:
         classify(tested, args.files)
     else:
@@ -119,4 +122,4 @@ def main(argv=None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    utils.start(main)

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import json
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -281,13 +282,14 @@ def test_download_goes_on_to_the_next_source_and_refuses_what_is_not_it(server, 
     monkeypatch.setattr(datasets, "WEIBO_ROWS", 2)
     monkeypatch.setitem(datasets.SOURCES, name, (f"{url}/gone.csv", f"{url}/short.csv"))
     with pytest.raises(
-        SystemExit, match=r"short.csv: what came has 1 rows, not 2\); put it into .* by hand"
+        SystemExit, match=r"short.csv: not the file expected \(what came has 1 rows, not 2\)\); put it into .* by hand"
     ) as refusal:
         datasets.get_file(name, root)
-    assert "\n" not in str(refusal.value) and not (tmp_path / "data").exists()
+    kept = [path.name for path in (tmp_path / "data").iterdir()]
+    assert "\n" not in str(refusal.value) and kept == [f"{name}.damaged"]
     monkeypatch.setitem(datasets.SOURCES, name, (f"{url}/gone.csv", f"{url}/short.csv", f"{url}/whole.csv"))
     assert datasets.get_file(name, root).read_text("utf-8").count("\n") == 3
-    assert "downloaded" in capsys.readouterr().out
+    assert "whole.csv" in capsys.readouterr().err
 
 
 def test_stop_words_are_checked_by_hash_or_come_from_your_file(server, tmp_path, monkeypatch, cache):
@@ -305,10 +307,10 @@ def test_stop_words_are_checked_by_hash_or_come_from_your_file(server, tmp_path,
 
 
 def test_without_network_auto_is_the_sample_and_says_so(tmp_path, monkeypatch, capsys):
-    def refuse(*_):
+    def refuse(*words, **options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(datasets, "download", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
     assert datasets.load("auto", str(tmp_path)).name == "sample"
     said = capsys.readouterr().err
     assert "SAMPLE" in said and "no route to host" in said and "weibo_senti_100k.csv" in said and str(tmp_path) in said
