@@ -5,6 +5,7 @@
     nox -s ch06                             # the tests of one chapter
     nox -s ch06 -- --device cuda -k resume  # words after -- go to pytest
     nox -s train -- ch06 --arch mobilenet   # a chapter's train.py in that chapter's environment
+    nox -s mutants -- ch06 -k smoothing     # deliberate mistakes, each of which a test must notice
 
 Environments lie in .nox/ and are kept. With uv (pip install "nox[uv]") they share their packages by hard links, so
 that the first costs one PyTorch and each further one a second. UV_TORCH_BACKEND=cpu|cu130|auto chooses another build.
@@ -12,6 +13,7 @@ DETECTRON2=WHAT (anything pip installs) adds Detectron2 to the environment of ch
 """
 
 import ast
+import itertools
 import os
 import re
 import sys
@@ -88,6 +90,22 @@ def bench(session: nox.Session) -> None:
         session.chdir(folder)
         alone = "__main__" in (folder / "bench.py").read_text("utf-8")  # ch13 measures more than training
         session.run(python, *(["bench.py"] if alone else ["train.py", "--bench"]), *words, external=True)
+
+
+@nox.session(venv_backend="none")
+def mutants(session: nox.Session) -> None:
+    """Check that tests notice deliberate mistakes, in one chapter or in all: nox -s mutants -- ch06 -k smoothing"""
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), session.posargs))
+    listed, failed = [key for key, path in CHAPTERS.items() if (path / "tests" / "mutants.toml").exists()], []
+    for name in names or listed:
+        python = chapter_python(session, name)
+        words, fine = session.posargs[len(names) :], [0] if names else [0, 5]  # 5: -k matches nothing there
+        try:
+            session.run(python, ROOT / "mutants.py", CHAPTERS[name[:4]], *words, external=True, success_codes=fine)
+        except nox.command.CommandFailed:
+            failed.append(name)
+    if failed:
+        session.error(f"not all mistakes were noticed: {', '.join(failed)}")
 
 
 @nox.session

@@ -513,23 +513,20 @@ def held_out(split: dict, samples: dict, in_test: set, names_stay: bool = True, 
     seen = {mark: name for part in ("train", "val") for mark, name in (split.get(part) or {}).items()}
     kept = split.get("test") or {}
     seen_names, kept_names = (set(part.values()) if names_stay else set() for part in (seen, kept))
-    known = seen.keys() | kept.keys()
+    known = seen.keys() | kept.keys() | (split.get("unused") or {}).keys()
     used = {mark for mark, name in samples.items() if mark in seen or name in seen_names}
     later = {mark for mark, name in samples.items() if mark not in known and name not in seen_names | kept_names}
     chosen = {mark for mark, name in samples.items() if mark in kept or name in kept_names or mark in in_test} - used
-    changed = sorted(samples[mark] for mark in samples.keys() - known - later)
     names = set(samples.values()) if names_stay else set()
-    gone = sorted(name for mark, name in (seen | kept).items() if mark not in samples and name not in names)
-    copies = sorted(samples[mark] for mark in used & in_test)
     notes = {
-        f"came after the training; {len(later & chosen)} of them are tested": sorted(samples[mark] for mark in later),
-        "changed since the training": changed,
-        "of the training's samples are gone": gone,
-        "of the test part trained or validated, and are not tested": copies,
+        f"that came after the training ({len(later & chosen)} of them are tested)": [samples[mark] for mark in later],
+        "that changed since the training": [samples[mark] for mark in samples.keys() - known - later],
+        "of the training that are gone": [n for m, n in (seen | kept).items() if m not in samples and n not in names],
+        "of the test part that trained or validated, and are not tested": [samples[mark] for mark in used & in_test],
     }
-    for note, names in notes.items() if same_data else list(notes.items())[-1:]:
-        if names:
-            say(f"{len(names)} samples {note}: {shortened(names)}", file=sys.stderr)
+    for note, found in notes.items() if same_data else list(notes.items())[-1:]:
+        if found:
+            say(f"samples {note}: {len(found)}, {shortened(sorted(found))}", file=sys.stderr)
     return chosen
 
 

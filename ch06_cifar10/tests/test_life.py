@@ -1,0 +1,395 @@
+"""The life of a run on data that people bring: what may be tested, what --resume takes, what is never overwritten."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CHAPTER
+from PIL import Image
+
+import compare
+import datasets
+import models
+import options
+import test as tester
+import train
+import utils
+
+FEW = ("--arch", "lenet5", "--image-size", "32", "--epochs", "1", "--batch-size", "16", "--device", "cpu")
+
+
+def split_of(run: Path) -> dict:
+    return json.loads((run / "split.json").read_text("utf-8"))
+
+
+def measured(run: Path, *words) -> dict:
+    tester.main(["--run", str(run), "--device", "cpu", *map(str, words)])
+    return json.loads((run / "test.json").read_text("utf-8"))
+
+
+def draw(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of 40 pictures, all different."""
+    for i in range(80):
+        draw(tmp_path / "pets" / ("cat", "dog")[i % 2] / f"{i}.png", i)
+    return tmp_path / "pets"
+
+
+def trained(folder, tmp_path, *words) -> Path:
+    train.main(["--data", str(folder), *FEW, "--run", str(tmp_path / "run"), *words])
+    return tmp_path / "run"
+
+
+# ---- what may be tested -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [(), ("--no-val",), ("--limit", "20"), ("--loader", "files")])
+def test_no_picture_that_trained_is_ever_tested_however_the_folder_grows(folder, tmp_path, words, capsys, monkeypatch):
+    run = trained(folder, tmp_path, *words)
+    split = split_of(run)
+    before = set(split["train"]) | set(split["val"])
+    assert len(split["train"]) == (20 if "--limit" in words else 80 - len(split["val"]) - len(split["test"]))
+    for i in range(200, 230):  # the folder grows, and pictures get other names
+        draw(folder / ("cat", "dog")[i % 2] / f"{i}.png", i)
+    for i, path in enumerate(sorted((folder / "cat").iterdir())[:15]):
+        path.rename(folder / "cat" / f"renamed {i}.png")
+    shown, real = [], tester.predict
+
+    def predict(model, meta, images, *rest):
+        shown.append(images)
+        return real(model, meta, images, *rest)
+
+    monkeypatch.setattr(tester, "predict", predict)
+    result = measured(run)
+    pixels = {image.numpy().tobytes() for image in shown[0]}
+    files = [p for p in folder.rglob("*.png") if datasets.read_image(p, 32).numpy().tobytes() in pixels]
+    assert len(files) == result["pictures"] == len(pixels) >= len(split["test"])
+    assert not {utils.fingerprint(p.read_bytes()) for p in files} & before
+    said = capsys.readouterr().err
+    assert "samples that came after the training" in said and ": 30, " in said
+
+
+def test_changed_and_lost_pictures_are_named_and_copies_of_training_pictures_are_not_tested(tmp_path, capsys):
+    for part, count in (("train", 12), ("test", 6)):
+        for i in range(count):
+            draw(tmp_path / "set" / part / ("cat", "dog")[i % 2] / f"{i}.png", i + 100 * (part == "test"))
+    run = trained(tmp_path / "set", tmp_path)
+    name = next(name for name in split_of(run)["train"].values() if "/cat/" in name)
+    shutil.copy(tmp_path / "set" / name, tmp_path / "set" / "test" / "cat" / "copy.png")
+    (tmp_path / "set" / "test" / "dog" / "1.png").unlink()
+    draw(tmp_path / "set" / "test" / "dog" / "3.png", 999)
+    capsys.readouterr()
+    assert measured(run)["pictures"] == 5
+    said = capsys.readouterr().err
+    assert "that changed since the training: 1, test/dog/3.png" in said
+    assert "of the training that are gone: 1, test/dog/1.png" in said
+    assert "of the test part that trained or validated, and are not tested: 1" in said
+
+
+def test_a_new_run_on_a_larger_folder_moves_no_picture_to_another_part(folder):
+    first = datasets.load(str(folder), files_only=True, parts=("train", "val", "test"))
+    for i in range(300, 340):
+        draw(folder / ("cat", "dog")[i % 2] / f"{i}.png", i)
+    second = datasets.load(str(folder), files_only=True, parts=("train", "val", "test"))
+    for part in ("train", "val", "test"):
+        assert {item.name for item in first.files[part]} <= {item.name for item in second.files[part]}
+
+
+def test_a_folder_called_like_a_built_in_set_is_the_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder.rename("sample")
+    args = options.parse(None, ["--data", "sample", "--arch", "mobilenet"])
+    data, split = train.load_data(args)
+    assert data.classes == ["cat", "dog"] and split["own"]
+    options.fill_in_recipe(args, data, 64, len(data.splits["train"]))
+    assert args.epochs > options.SAMPLE_EPOCHS  # not the drawn sample's recipe
+
+
+# ---- --resume ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_says_so_and_goes_on_with_more_epochs(folder, tmp_path, capsys):
+    run = trained(folder, tmp_path, "--schedule", "linear", "--lr", "0.01", "--epochs", "2")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    capsys.readouterr()
+    train.main(["--resume", str(run)])
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+    train.main(["--resume", str(run), "--epochs", "4"])
+    assert "--epochs 2 -> 4: the schedule is laid out anew from epoch 3" in capsys.readouterr().out
+    rates = [row["lr"] for row in utils.load_checkpoint(run / "last.pt")["history"]]
+    assert rates == pytest.approx([0.01, 0.005, 0.005, 0.0025])  # halfway to the new end, then three quarters
+    assert json.loads((run / "args.json").read_text("utf-8"))["epochs"] == 4
+    with pytest.raises(SystemExit, match="--epochs 1: .* has done 4 already"):
+        train.main(["--resume", str(run), "--epochs", "1"])
+
+
+def test_a_run_cut_short_and_lengthened_follows_the_longer_runs_schedule(folder, tmp_path):
+    trained(folder, tmp_path, "--epochs", "2")
+    train.main(["--resume", str(tmp_path / "run"), "--epochs", "4"])
+    train.main(["--data", str(folder), *FEW, "--epochs", "4", "--run", str(tmp_path / "long")])
+    rates = [[row["lr"] for row in utils.load_checkpoint(tmp_path / r / "last.pt")["history"]] for r in ("run", "long")]
+    assert rates[0][2:] == rates[1][2:]
+
+
+@pytest.mark.parametrize(
+    "words", [("--lr", "1"), ("--optimizer", "sgd"), ("--no-val",), ("--seed", "0"), ("--run", "x")]
+)
+def test_flags_beside_resume_are_refused_by_name_and_nothing_changes(folder, tmp_path, words):
+    run = trained(folder, tmp_path)
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(SystemExit, match=f"leave out {words[0]}$"):
+        train.main(["--resume", str(run), "--epochs", "3", *words])
+    draw(folder / "cat" / "another.png", 1234)
+    with pytest.raises(SystemExit, match="the data are not those of the run: 1 .* new, such as cat/another.png"):
+        train.main(["--resume", str(run), "--epochs", "3"])
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_damaged_and_empty_names_of_runs_are_refused_in_one_line(tmp_path):
+    (tmp_path / "args.json").write_text("")
+    for words, message in (
+        (["--resume", ""], "empty name"),
+        (["--resume", str(tmp_path)], "args.json: cannot be read"),
+        (["--run", "", "--quick"], "the name of the folder is empty"),
+    ):
+        with pytest.raises(SystemExit, match=message) as refusal:
+            train.main([*words, "--device", "cpu"])
+        assert "\n" not in str(refusal.value)
+    (tmp_path / "args.json").write_text("[]")
+    with pytest.raises(SystemExit, match="empty, or not a JSON object"):
+        train.main(["--resume", str(tmp_path)])
+
+
+def test_early_stopping_stops_and_class_weights_weigh(folder, tmp_path, capsys):
+    run = trained(folder, tmp_path, "--patience", "2", "--epochs", "50", "--lr", "1e-9")
+    assert len(utils.load_checkpoint(run / "last.pt")["history"]) == 3  # the first is the best, then two more
+    train.main(["--resume", str(run)])
+    assert "is finished: 3 epochs" in capsys.readouterr().out
+    assert models.balanced(torch.tensor([0, 0, 0, 1]), 2).tolist() == pytest.approx([2 / 3, 2])
+    weights = models.balanced(torch.tensor([0] * 30 + [1] * 10), 2)
+    logits, labels = torch.zeros(40, 2), torch.tensor([0] * 30 + [1] * 10)
+    each = torch.nn.functional.cross_entropy(logits, labels, weights, reduction="none")
+    assert each[:30].sum() == pytest.approx(each[30:].sum().item())
+
+
+def test_a_run_starts_from_a_runs_own_weights(folder, tmp_path):
+    run = trained(folder, tmp_path)
+    args = options.parse(None, [*FEW, "--weights", str(run / "best.pt")])
+    model = train.make_model(args, 2, torch.device("cpu"))
+    saved = utils.load_checkpoint(run / "best.pt")["model"]
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+# ---- folders and files ------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_start_together_never_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for flag in (None, "mine"):
+        found, gate = [], threading.Barrier(8)
+
+        def begin(flag=flag, found=found, gate=gate):
+            gate.wait()
+            found.append(utils.new_run(flag, "lenet5-sample"))
+
+        threads = [threading.Thread(target=begin) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(found)) == 8
+
+
+def test_a_run_folder_in_an_odd_place(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"--run \.: this folder is not empty"):
+        utils.new_run(".", "x")
+    with pytest.raises(SystemExit, match="cannot make the run folder"):
+        utils.new_run("file/run", "x")
+    assert utils.new_run("file", "x") == Path("file-2")
+    with pytest.raises(SystemExit, match="cannot make the folder file"):
+        utils.output_folder("file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_devices_and_links_stay_what_they_are(tmp_path):
+    utils.write_atomic("/dev/null", "nothing")
+    assert not Path("/dev/null").is_file() and Path("/dev/null").exists()
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    utils.write_atomic(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
+    assert utils.free_name(tmp_path / "real.txt") == tmp_path / "real-2.txt" and utils.free_name("/dev/null") == Path(
+        "/dev/null"
+    )
+
+
+def test_names_that_are_no_text_are_printed_and_written(folder, tmp_path):
+    """A name in GBK, as a file from an old Windows archive has it; and a pipe whose reader has enough."""
+    odd = os.fsencode(folder / "cat") + "/图片.png".encode("gbk")
+    os.rename(folder / "cat" / "0.png", odd)
+    words = [
+        sys.executable,
+        "test.py",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path,
+        "--weights",
+        "weights/mobilenet.safetensors",
+    ]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*words, folder], cwd=CHAPTER, capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0 and done.stdout.count(".png: ") == 80, done.stderr
+    pipe = subprocess.Popen([*words, folder], cwd=CHAPTER, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipe.stdout.close()  # as `| head` does
+    assert b"Traceback" not in pipe.stderr.read()
+    pipe.wait(60)
+    pipe.stderr.close()
+
+
+def test_answers_of_two_calls_are_both_kept(folder, tmp_path):
+    run = trained(folder, tmp_path)
+    for _ in range(2):
+        tester.main([str(folder / "cat"), "--run", str(run), "--device", "cpu", "--out", str(tmp_path / "out")])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions-2.png", "predictions.png"]
+    for _ in range(2):
+        measured(run, "--export", tmp_path / "mine.safetensors")
+    assert (tmp_path / "mine-2.safetensors").exists()
+
+
+def test_runs_are_compared_in_a_table_and_a_picture(folder, tmp_path, capsys):
+    trained(folder, tmp_path, "--epochs", "2")
+    measured(tmp_path / "run")
+    capsys.readouterr()
+    compare.main([str(tmp_path / "run"), str(folder), "--out", str(tmp_path / "curves.png")])
+    header, row, _ = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["run", "arch", "data", "epochs"] and "accuracy" in row and row.split()[3] == "2"
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    with pytest.raises(SystemExit, match="none of these is the folder of a run"):
+        compare.main([str(folder), str(tmp_path)])
+
+
+def test_the_newest_run_is_tested_but_never_a_quick_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, quick in (("a", False), ("b", True)):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "best.pt").write_bytes(b"")
+        (folder / "args.json").write_text(json.dumps({"quick": quick}))
+        os.utime(folder / "best.pt", (1e9, 1e9 + quick))
+    assert utils.newest_run() == Path("runs/a")
+
+
+def test_other_libraries_files_are_refused_in_one_line(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit, match="not of a run of this chapter"):
+        tester.main(["--weights", str(tmp_path / "model.safetensors"), "--device", "cpu"])
+    with pytest.raises(SystemExit, match="holds a network of another kind, not a lenet5"):
+        train.main(["--data", "sample", "--quick", *FEW, "--weights", str(tmp_path / "model.safetensors")])
+
+
+# ---- flags ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--lr -1", "--lr nan", "--lr inf", "--label-smoothing 2", "--workers -1", "--limit 0", "--seed -1", "--epochs 0",
+     "--batch-size 0", "--weight-decay -1", "--colour 2", "--crop -1", "--cutout -1", "--image-size 0", "--epochs 1.5"],
+)  # fmt: skip
+def test_every_number_has_its_range(words):
+    with pytest.raises(SystemExit, match=f"argument {words.split()[0]}: '.*': must be a ") as refusal:
+        options.parse(None, words.split())
+    assert "\n" not in str(refusal.value)
+
+
+def test_help_states_the_ranges(capsys):
+    with pytest.raises(SystemExit):
+        options.parse("doc", ["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "[a number from 0 to 1]" in said and "[a number above 0]" in said and "[a whole number, 1 or more]" in said
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8, 16])
+def test_small_pictures_and_batches_of_one_train_or_are_refused_in_one_line(folder, tmp_path, size):
+    for arch in ("lenet5", "mobilenet", "fastnet"):
+        words = ["--image-size", str(size), "--batch-size", "1", "--limit", "4", "--arch", arch]
+        try:
+            train.main(["--data", str(folder), *FEW, *words, "--run", str(tmp_path / arch)])
+        except SystemExit as refusal:
+            assert f"--arch {arch} cannot take pictures of {size} pixels" in str(refusal)
+            assert "\n" not in str(refusal) and not (tmp_path / arch).exists()
+
+
+# ---- several machines -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_machines(tmp_path):
+    """two_machines(words, words) -> (exit status, output) of two programs that torchrun would start on two machines, each in a
+    folder of its own."""
+
+    def begin(*words):
+        port = str(29000 + int.from_bytes(os.urandom(2), "big") % 3000)
+        programs = []
+        for rank, these in enumerate(words):
+            here = tmp_path / f"machine{rank}"
+            here.mkdir(exist_ok=True)
+            names = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "GROUP_RANK": rank, "MASTER_PORT": port}
+            environment = os.environ | {k: str(v) for k, v in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+            command = [sys.executable, str(CHAPTER / "train.py"), *map(str, these), "--device", "cpu"]
+            output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            programs.append(subprocess.Popen(command, cwd=here, env=environment, **output))
+        try:
+            outputs = [program.communicate(timeout=100)[0] for program in programs]
+        finally:
+            for program in programs:
+                program.kill()
+        return [(program.returncode, output) for program, output in zip(programs, outputs, strict=True)]
+
+    return begin
+
+
+def test_two_machines_train_resume_and_end_together(two_machines, tmp_path):
+    """The run lies on the first machine alone, and is resumed all the same."""
+    words = ("--data", "sample", "--arch", "lenet5", "--limit", "64", "--epochs", "1", "--batch-size", "16")
+    first, second = two_machines(words, words)
+    assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    assert (tmp_path / "machine0/runs/lenet5-sample/last.pt").exists() and not (tmp_path / "machine1/runs").exists()
+    resumed = ("--resume", "runs/lenet5-sample", "--epochs", "2")
+    first, second = two_machines(resumed, resumed)
+    assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    assert utils.load_checkpoint(tmp_path / "machine0/runs/lenet5-sample/last.pt")["epoch"] == 2
+
+
+def test_one_machines_error_ends_all_with_its_line(two_machines, folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    draw(other / "cat" / "one more.png", 77)
+    for words, message in (
+        ((["--data", folder, *FEW], ["--data", tmp_path / "nowhere", *FEW]), "process 1: error: --data"),
+        ((["--data", folder, *FEW], ["--data", other, *FEW]), "process 1 has another data than process 0"),
+        (
+            (["--data", folder, *FEW], ["--data", folder, *FEW, "--lr", "0.5"]),
+            "process 1 has another recipe than process 0",
+        ),
+    ):
+        for status, output in two_machines(*words):
+            assert status == 1 and message in output and "Traceback" not in output, output
