@@ -306,9 +306,8 @@ def seed_everything(seed, epoch=0):
 def one_cycle(optimizer, steps: int, done: int = 0, **options):
     """torch's OneCycleLR over `steps` steps, of which `done` are behind it: the schedule depends on the step alone, so that a
     resumed run needs no saved state of it, and a lengthened one gets a new schedule. Stands any number of steps."""
-    options = {"max_lr": [group["lr"] for group in optimizer.param_groups], "pct_start": 0.2} | options
-    if done:  # the optimizer's saved groups hold the rates that the schedule starts from
-        options["max_lr"] = [group["max_lr"] for group in optimizer.param_groups]
+    highest = [group.get("max_lr", group["lr"]) for group in optimizer.param_groups]  # of a restored one: what it noted
+    options = {"max_lr": highest, "pct_start": 0.2} | options
     total = max(2, steps)
     if abs(options["pct_start"] * total - 1) < 1e-9:  # a rise of exactly one step would be divided by 0
         options["pct_start"] *= 1.01

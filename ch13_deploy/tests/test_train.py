@@ -88,8 +88,8 @@ def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
     train.main([*words, str(tmp_path / "whole")])
     real = train.save
 
-    def save_and_die(run, progress, *rest):
-        real(run, progress, *rest)
+    def save_and_die(run, args, progress, *rest):
+        real(run, args, progress, *rest)
         if progress["epoch"] == 2:
             raise KeyboardInterrupt
 
@@ -133,7 +133,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tm
         (["--data", "nowhere"], "--data nowhere: not sample or auto"),
         (["--resume", "nowhere"], "no args.json there"),
         (["--shard"], "start them with torchrun"),
-        (["--epochs", "0"], "--epochs 0: must be above 0"),
+        (["--epochs", "0"], "argument --epochs: '0': must be a whole number, 1 or more"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(words, message):
