@@ -1,11 +1,14 @@
 """The life of a run on data that people bring: what may be tested, what --resume takes, what is never overwritten."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +179,7 @@ def test_damaged_and_empty_names_of_runs_are_refused_in_one_line(tmp_path):
 
 def test_early_stopping_stops_and_class_weights_weigh(folder, tmp_path, capsys):
     run = trained(folder, tmp_path, "--patience", "2", "--epochs", "50", "--lr", "1e-9")
+    assert utils.load_checkpoint(run / "best.pt")["epoch"] == 1  # no later one is better
     assert len(utils.load_checkpoint(run / "last.pt")["history"]) == 3  # the first is the best, then two more
     train.main(["--resume", str(run)])
     assert "is finished: 3 epochs" in capsys.readouterr().out
@@ -192,6 +196,92 @@ def test_a_run_starts_from_a_runs_own_weights(folder, tmp_path):
     model = train.make_model(args, 2, torch.device("cpu"))
     saved = utils.load_checkpoint(run / "best.pt")["model"]
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_parts_of_a_run_share_no_picture(folder, tmp_path, monkeypatch):
+    """Read from the pictures that the loaders give, not from split.json."""
+    args = options.parse(None, ["--data", str(folder), *FEW, "--no-flip", "--crop", "0", "--cutout", "0"])
+    data, split = train.load_data(args)
+    options.fill_in_recipe(args, data, 32, len(data.splits["train"]))
+    loaders = train.make_loaders(data, args, torch.device("cpu"))[:2]
+    seen = [{image.numpy().tobytes() for images, _ in loader for image in images.contiguous()} for loader in loaders]
+    assert seen[0] and len(seen[1]) == len(split["val"]) and not seen[0] & seen[1]
+    assert len({*split["train"]} | {*split["val"]} | {*split["test"]}) == 80
+
+
+def test_few_pictures_get_enough_steps():
+    for count in (20, 200, 2000, 20000):
+        for arch in ("lenet5", "mobilenet", "fastnet"):
+            args = options.parse(None, ["--arch", arch])
+            options.fill_in_recipe(args, None, 64, count)
+            assert args.epochs * (count // args.batch_size) >= 300 and args.batch_size <= max(8, count // 8)
+
+
+class Fixed(torch.nn.Module):
+    """A network whose logits are a parameter: its gradient is the loss's own formula."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([0.5, -0.2, 0.1]))
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(self.logits).expand(len(x), -1) if x.mean() > 5 else self.logits.expand(len(x), -1)
+
+
+class OneBatch:
+    """A loader of one batch."""
+
+    epoch = 0
+
+    def __init__(self, labels, value=0.0):
+        self.batch = torch.full((len(labels), 3, 8, 8), value), torch.tensor(labels)
+
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        yield self.batch
+
+
+@pytest.mark.parametrize(("smoothing", "weights"), [(0.0, None), (0.3, None), (0.0, [1.0, 4.0, 2.0])])
+def test_the_loss_is_smoothed_and_weighted_as_asked(smoothing, weights):
+    model, labels = Fixed(), [0, 1, 1, 2]
+    before = model.logits.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    args = Namespace(label_smoothing=smoothing, precision="fp32", lr=1.0)
+    normalize = datasets.Normalize([0.0] * 3, [1 / 255] * 3)
+    w = None if weights is None else torch.tensor(weights)
+    train.train_one_epoch(model, normalize, OneBatch(labels), optimizer, scheduler, args, None, w)
+    share = np.ones(3) if weights is None else np.array(weights)
+    p = np.exp(before.numpy()) / np.exp(before.numpy()).sum()
+    truth = np.eye(3)[labels] * (1 - smoothing) + smoothing / 3
+    gradient = (share[labels][:, None] * (p - truth)).sum(0) / share[labels].sum()  # of -sum(truth * log p), weighted
+    assert (before - model.logits.detach()).numpy() == pytest.approx(gradient, abs=1e-5)
+
+
+def test_validation_is_without_dropout_and_changes_nothing():
+    model = Fixed().train()
+    normalize, args = datasets.Normalize([0.0] * 3, [1 / 255] * 3), Namespace(precision="fp32")
+    torch.manual_seed(0)
+    rows = [train.evaluate(model, normalize, OneBatch([0, 1, 2], 9.0), args) for _ in range(8)]
+    assert all(row == rows[0] for row in rows)
+    expected = -torch.log_softmax(model.logits.detach(), 0).mean().item()
+    assert rows[0]["val_loss"] == pytest.approx(expected, abs=1e-6)
+    assert rows[0]["val_accuracy"] == pytest.approx(1 / 3) and model.logits.grad is None
+
+
+def test_the_six_views_are_the_picture_its_mirror_image_and_both_shifted():
+    class Pixel(torch.nn.Module):
+        def forward(self, x):
+            return x[:, 0, 2, 5:6]
+
+    x = torch.arange(64.0).view(1, 1, 8, 8).expand(1, 3, 8, 8)
+    here, mirrored = x[0, 0, 2, 5], x[0, 0, 2, 2]
+    up_left, down_right = x[0, 0, 1, 4] + x[0, 0, 1, 1], x[0, 0, 3, 6] + x[0, 0, 3, 3]
+    expected = 0.5 * (here + mirrored) / 2 + 0.25 * up_left / 2 + 0.25 * down_right / 2
+    assert tester.six_views(Pixel(), x).item() == pytest.approx(expected.item())
 
 
 # ---- folders and files ------------------------------------------------------------------------------------------------
@@ -342,28 +432,42 @@ def test_small_pictures_and_batches_of_one_train_or_are_refused_in_one_line(fold
 # ---- several machines -------------------------------------------------------------------------------------------------
 
 
+def as_on_a_machine(rank: int, port: int, here: Path, words: list) -> None:
+    """train.main(words) in a process of its own, as torchrun starts it on machine `rank`; prints the network's weights."""
+    here.mkdir(exist_ok=True)
+    os.chdir(here)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1), os.dup2(output, 2)
+    sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115 (they stay open)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "GROUP_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    make, made = train.make_model, []
+    train.make_model = lambda *these: made.append(make(*these)) or made[-1]
+    utils.start(lambda: train.main([*map(str, words), "--device", "cpu"]))
+    print("weights:", json.dumps([p.sum().item() for p in made[0].parameters()]), flush=True)
+
+
 @pytest.fixture
 def two_machines(tmp_path):
-    """two_machines(words, words) -> (exit status, output) of two programs that torchrun would start on two machines, each in a
-    folder of its own."""
+    """two_machines(words, words) -> (exit status, output) of two trainings, each in a folder of its own. They are forked from
+    here, where everything is imported already."""
 
     def begin(*words):
-        port = str(29000 + int.from_bytes(os.urandom(2), "big") % 3000)
-        programs = []
-        for rank, these in enumerate(words):
-            here = tmp_path / f"machine{rank}"
-            here.mkdir(exist_ok=True)
-            names = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "GROUP_RANK": rank, "MASTER_PORT": port}
-            environment = os.environ | {k: str(v) for k, v in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            command = [sys.executable, str(CHAPTER / "train.py"), *map(str, these), "--device", "cpu"]
-            output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            programs.append(subprocess.Popen(command, cwd=here, env=environment, **output))
-        try:
-            outputs = [program.communicate(timeout=100)[0] for program in programs]
-        finally:
-            for program in programs:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        fork = multiprocessing.get_context("fork")
+        folders = [tmp_path / f"machine{rank}" for rank in range(2)]
+        rows = zip(range(2), [port] * 2, folders, words, strict=True)
+        programs = [fork.Process(target=as_on_a_machine, args=row) for row in rows]
+        for program in programs:
+            program.start()
+        for program in programs:
+            program.join(100)
+            if program.is_alive():
                 program.kill()
-        return [(program.returncode, output) for program, output in zip(programs, outputs, strict=True)]
+                program.join()
+        return [(p.exitcode, (here / "output.txt").read_text()) for p, here in zip(programs, folders, strict=True)]
 
     return begin
 
@@ -373,6 +477,8 @@ def test_two_machines_train_resume_and_end_together(two_machines, tmp_path):
     words = ("--data", "sample", "--arch", "lenet5", "--limit", "64", "--epochs", "1", "--batch-size", "16")
     first, second = two_machines(words, words)
     assert (first[0], second[0]) == (0, 0), first[1] + second[1]
+    both = [json.loads(line[9:]) for line in (first[1] + second[1]).splitlines() if line.startswith("weights: ")]
+    assert len(both) == 2 and both[0] == both[1]  # one network, not two
     assert (tmp_path / "machine0/runs/lenet5-sample/last.pt").exists() and not (tmp_path / "machine1/runs").exists()
     resumed = ("--resume", "runs/lenet5-sample", "--epochs", "2")
     first, second = two_machines(resumed, resumed)
