@@ -246,7 +246,7 @@ def end_all(store, error: BaseException) -> None:
     failed = not isinstance(error, SystemExit) or error.code not in (None, 0)
     if failed:
         print(line, file=sys.stderr, flush=True)
-        store.set("failed", f"{os.environ.get('GROUP_RANK', 0)} {line}")
+        store.set("failed", f"{machine()} {line}")
         time.sleep(1)  # the store ends with the first machine's processes: all must have read it by then
     sys.stdout.flush()
     os._exit(int(failed))
@@ -254,7 +254,7 @@ def end_all(store, error: BaseException) -> None:
 
 def watch(store, done: threading.Event) -> None:
     """Ends this process when another has failed. What that one said is printed once on each other machine."""
-    machine, line = os.environ.get("GROUP_RANK", "0"), ""
+    line = ""
     while not done.wait(0.3):
         try:
             if not store.check(["failed"]):
@@ -264,9 +264,14 @@ def watch(store, done: threading.Event) -> None:
             done.wait(2)
             there, line = "", "the first machine's processes have ended"
         if not done.is_set():
-            if there != machine and os.environ.get("LOCAL_RANK", "0") == "0":
+            if there != machine() and os.environ.get("LOCAL_RANK", "0") == "0":
                 print(line, file=sys.stderr, flush=True)
             os._exit(1)
+
+
+def machine() -> str:
+    """This machine's number under torchrun; elsewhere (Kubernetes) each process counts as one."""
+    return os.environ.get("GROUP_RANK", str(rank()))
 
 
 def from_first(make: Callable):

@@ -141,3 +141,32 @@ def test_a_constant_column_does_not_divide_by_zero_and_a_tiny_one_counts(tmp_pat
     data = datasets.load("curve", write(tmp_path / "my.csv", rows), ("train", "val", "test"))
     x, _ = train.normalised(data, train.scales_of(data, raw=False), "train")
     assert (x[:, 0] == 0).all() and x[:, 1].std().item() == pytest.approx(1, abs=0.05)
+
+
+def rows_of(data, split):
+    return {tuple(row) for row in data.inputs[split].tolist()}
+
+
+def test_the_order_of_rows_and_new_rows_change_no_part(tmp_path):
+    header, *rows = line_rows(60)
+    first = datasets.load("line", write(tmp_path / "a.csv", [header, *rows]), ("train", "val", "test"))
+    parts = [rows_of(first, split) for split in ("train", "val", "test")]
+    assert sum(map(len, parts)) == 60 and len(set.union(*parts)) == 60 and all(parts)
+    again = datasets.load("line", write(tmp_path / "b.csv", [header, *rows[::-1]]), ("train", "val", "test"))
+    assert [rows_of(again, split) for split in ("train", "val", "test")] == parts
+    more = datasets.load("line", write(tmp_path / "c.csv", [header, "7,7", *rows, "8,8"]), ("train", "val", "test"))
+    assert all(old <= rows_of(more, split) for old, split in zip(parts, ("train", "val", "test"), strict=True))
+
+
+def test_a_row_that_trained_is_never_tested(tmp_path, capsys):
+    """Also where the run knew another split: what it says trained is left out, what came later is counted."""
+    path = write(tmp_path / "a.csv", line_rows(60))
+    data = datasets.load("line", path, ("train", "val", "test"))
+    moved = dict(list(data.samples["test"].items())[:2])
+    run = data.samples | {"train": data.samples["train"] | moved, "own": True, "data": path}
+    run["test"] = {mark: row for mark, row in data.samples["test"].items() if mark not in moved}
+    write(tmp_path / "a.csv", [*line_rows(60), "500,1"])
+    tested = datasets.load("line", path, ("test",), run)
+    assert len(rows_of(tested, "test") & rows_of(data, "test")) == len(data.samples["test"]) - 2
+    said = capsys.readouterr().err
+    assert "that trained or validated, and are not tested: 2" in said and "came after the training" in said

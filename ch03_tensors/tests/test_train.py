@@ -193,6 +193,27 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     assert same(torch.load("r/last.pt", weights_only=True), good)
 
 
+def test_best_pt_is_the_epoch_of_the_lowest_validation_loss(empty_folder):
+    train.main(
+        ["--problem", "curve", "--optimizer", "sgd", "--lr", "1", "--epochs", "12", "--limit", "10", "--run", "r"]
+    )
+    losses = [row["val_loss"] for row in torch.load("r/last.pt", weights_only=True)["history"]]
+    assert torch.load("r/best.pt", weights_only=True)["epoch"] == 1 + losses.index(min(losses)) and losses != sorted(
+        losses
+    )
+
+
+def test_weight_decay_and_schedule_have_their_effect(empty_folder):
+    words = ["--problem", "curve", "--optimizer", "sgd", "--epochs", "4"]
+    train.main([*words, "--run", "plain"])
+    train.main([*words, "--weight-decay", "0.5", "--schedule", "step", "--run", "other"])
+    plain, other = (torch.load(f"{run}/last.pt", weights_only=True) for run in ("plain", "other"))
+    norms = [sum(p.square().sum() for p in saved["model"].values()).item() for saved in (plain, other)]
+    assert norms[1] < 0.9 * norms[0]
+    rates = [row["lr"] for row in other["history"]]
+    assert rates == pytest.approx([rates[0] / 2**k for k in range(4)]) and len({r["lr"] for r in plain["history"]}) == 1
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 

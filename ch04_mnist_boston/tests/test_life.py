@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import boston
 import datasets
 import loop
 import options
@@ -160,11 +161,23 @@ def test_a_file_called_like_a_built_in_table_is_the_file(tmp_path, monkeypatch):
 
 def test_long_numbers_do_not_run_together(capsys):
     row = {f"{k}{s}": 123456789.123 for k in ("rmse", "mae", "r2") for s in ("", "_std", "_pooled")}
-    import boston
-
     boston.print_table({"networks": row})
     line = capsys.readouterr().out.splitlines()[1]
     assert line.split() == ["networks", *["123456789.123", "±", "123456789.123"] * 3, "123456789.123"]
+
+
+def test_the_huber_loss_trains_the_networks():
+    """With nothing but a step or two from the same start, another loss gives other weights."""
+    rng = np.random.default_rng(0)
+    table = tables.Table("t", ["a"], "y", rng.normal(size=(40, 1)), rng.standard_t(1, size=40))
+    weights = []
+    for huber in ("0", "0.2"):
+        args = options.parse(None, [*NOISE, "--epochs", "2", "--huber", huber])
+        options.fill_in_recipe(args, "t")
+        utils.seed_everything(0)
+        state, _ = boston.train_one(table, np.arange(5), args, 0, torch.device("cpu"))
+        weights.append(state["model"]["layers.0.weight"])
+    assert not torch.allclose(*weights, atol=1e-5)
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------------
@@ -187,7 +200,9 @@ def test_mnist_goes_on_with_more_epochs_and_refuses_other_flags(tmp_path, capsys
     words = ["mnist", "--data", "sample", "--arch", "cnn", "--limit", "64", "--batch-size", "32", "--device", "cpu"]
     train.main([*words, "--epochs", "1", "--run", str(tmp_path / "run")])
     train.main(["--resume", str(tmp_path / "run"), "--epochs", "2"])
-    assert utils.load_checkpoint(tmp_path / "run" / "last.pt")["epoch"] == 2
+    rates = [row["lr"] for row in utils.load_checkpoint(tmp_path / "run" / "last.pt")["history"]]
+    train.main([*words, "--epochs", "2", "--run", str(tmp_path / "long")])
+    assert rates[1] == utils.load_checkpoint(tmp_path / "long" / "last.pt")["history"][1]["lr"]
     for flag in ("--lr", "--limit", "--batch-size"):
         with pytest.raises(SystemExit, match=f"leave out {flag}"):
             train.main(["mnist", "--resume", str(tmp_path / "run"), flag, "1"])
