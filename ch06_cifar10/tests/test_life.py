@@ -1,5 +1,7 @@
 """The life of a run on data that people bring: what may be tested, what --resume takes, what is never overwritten."""
 
+import hashlib
+import http.server
 import json
 import multiprocessing
 import os
@@ -395,6 +397,93 @@ def test_other_libraries_files_are_refused_in_one_line(tmp_path):
         tester.main(["--weights", str(tmp_path / "model.safetensors"), "--device", "cpu"])
     with pytest.raises(SystemExit, match="holds a network of another kind, not a lenet5"):
         train.main(["--data", "sample", "--quick", *FEW, "--weights", str(tmp_path / "model.safetensors")])
+
+
+# ---- downloads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine that breaks the first answer off in the middle, and goes on from there when asked to.
+    `.asked`: the Range of each request; `.body`: what it serves."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked.append(self.headers.get("Range"))
+            begin = int(self.headers["Range"].split("=")[1].rstrip("-")) if "Range" in self.headers else 0
+            if begin >= len(server.body):
+                self.send_response(416)
+                self.end_headers()
+                return
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(server.body) - begin))
+            self.send_header("Content-Range", f"bytes {begin}-{len(server.body) - 1}/{len(server.body)}")
+            self.end_headers()
+            self.wfile.write(server.body[begin : len(server.body) // 2 if len(server.asked) == 1 else None])
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.asked, server.body = [], os.urandom(300_000)
+        server.url = f"http://127.0.0.1:{server.server_port}/set.zip"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_a_broken_download_goes_on_from_where_it_stopped(server, tmp_path):
+    path, expected = tmp_path / "data" / "set.zip", f"md5:{hashlib.md5(server.body).hexdigest()}"
+    with pytest.raises(SystemExit, match="could not download set.zip .*it broke off after 150,000 of 300,000 bytes"):
+        utils.download([server.url], path, expected)
+    assert [p.name for p in path.parent.iterdir()] == ["set.zip.part"]
+    utils.download([server.url], path, expected)
+    assert path.read_bytes() == server.body and server.asked == [None, "bytes=150000-"]
+    path.rename(tmp_path / "data" / "set.zip.part")  # whole, but killed before it got its name
+    utils.download([server.url], path, expected)
+    assert path.read_bytes() == server.body and [p.name for p in path.parent.iterdir()] == ["set.zip"]
+
+
+def test_a_whole_but_wrong_download_is_kept_and_named(server, tmp_path):
+    server.asked.append(None)  # no break this time
+    with pytest.raises(SystemExit, match="not the file expected .its MD5 is not 0.*put it into .* by hand .MD5 0"):
+        utils.download([server.url], tmp_path / "set.zip", "md5:0")
+    assert (tmp_path / "set.zip.damaged").read_bytes() == server.body
+
+
+def test_an_archive_that_the_user_put_there_is_never_deleted(tmp_path):
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"half of it")
+    with pytest.raises(SystemExit, match="cifar-10-python.tar.gz: damaged .*; move it away"):
+        datasets.load("cifar10", str(tmp_path))
+    assert archive.read_bytes() == b"half of it"
+
+
+# ---- drawing ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_with_dollars_in_chinese_and_200_classes_are_drawn(tmp_path, recwarn):
+    torch.manual_seed(0)
+    for classes in (["$a$", "b_$", "猫", "狗^2"], [f"class number {i} of two hundred" for i in range(200)]):
+        labels = torch.arange(len(classes)).repeat(3)
+        probabilities = torch.rand(len(labels), len(classes)).softmax(1)
+        result = tester.measure(probabilities, labels, classes)
+        tester.print_table(result)
+        tester.draw_confusion(result, tmp_path / "confusion.png")
+        tester.draw_pr_roc(probabilities, labels, classes, tmp_path / "pr.png")
+        images = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
+        tester.draw_mistakes(images, probabilities, labels, classes, tmp_path / "mistakes.png")
+    figure = utils.new_figure(2, 2, "$a$")
+    assert figure.text(0, 0, "$a$").get_parse_math() is False  # and so it is drawn as it is
+
+
+def test_tables_keep_their_columns_apart(capsys):
+    utils.print_table([["class", "n"], ["猫", "123,456,789"], ["a long name", "1"]])
+    assert capsys.readouterr().out.splitlines() == [
+        "class                  n",
+        "猫           123,456,789",
+        "a long name            1",
+    ]
 
 
 # ---- flags ------------------------------------------------------------------------------------------------------------
