@@ -232,30 +232,38 @@ def find_pictures(names: list[str]) -> list[Path]:
 
 
 def classify(args: Namespace, model: nn.Module, meta: dict, out: Path, device: torch.device) -> None:
-    """Prints the likeliest classes of each picture named, and draws what the network saw. Exit status 1 if one is useless."""
-    read = photo.read_digit if meta["data"] in DIGITS else photo.read_grey
+    """Prints the likeliest classes of each picture named, or the digits on it from left to right, and draws what the network
+    saw. Exit status 1 if one is useless."""
+    size, classes, is_digit = meta["image_size"], meta["classes"], meta["data"] in DIGITS and not meta.get("own")
     files, answers, bad = find_pictures(args.files), [], []
     for file in files:
         try:
-            image = read(file, meta["image_size"])
+            images = photo.read_digits(file, size) if is_digit else [photo.read_grey(file, size)]
         except OSError as error:
             bad.append(file)
-            print(f"{file}: {error if isinstance(error, photo.NotADigit) else 'not a picture that can be read'}")
+            is_empty = isinstance(error, photo.NotADigit)
+            print(f"{file}: {error if is_empty else f'not a picture that can be read ({error.strerror or error})'}")
             continue
-        top = predict(model, meta, image[None], device)[0].topk(min(3, len(meta["classes"])))
-        words = [
-            f"{meta['classes'][i]} {p:.3f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-        ]
+        words, most = [], min(3, len(classes)) if len(images) == 1 else 1
+        for image in images:
+            views = photo.views(image) if is_digit else image[None]
+            top = predict(model, meta, views, device).mean(0).topk(most)
+            pairs = [f"{classes[i]} {p:.3f}" for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+            if is_digit and top.values[0] < photo.SURE:
+                pairs[0] += " (unsure)"
+            words += pairs
+            answers.append((file, image, pairs[0]))
         print(f"{file}: {', '.join(words)}")
-        answers.append((file, image, words[0]))
     if answers:
-        draw_answers(answers[:32], out / "predictions.png")
-        print(f"wrote {out / 'predictions.png'}")
+        path = utils.free_name(out / "predictions.png")
+        draw_answers(answers[:32], path)
+        print(f"wrote {path}")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be used, the first being {bad[0]}")
 
 
 def draw_answers(answers: list, path: Path) -> None:
+    """[(file, image (1, S, S), words)]: eight in a row, one for each digit."""
     rows = -(-len(answers) // 8)
     figure = new_figure(12, 1.9 * rows, "".join(file.name + words for file, _, words in answers))
     for axis in (grid := figure.subplots(rows, 8, squeeze=False)).flat:
