@@ -198,9 +198,7 @@ def test_best_pt_is_the_epoch_of_the_lowest_validation_loss(empty_folder):
         ["--problem", "curve", "--optimizer", "sgd", "--lr", "1", "--epochs", "12", "--limit", "10", "--run", "r"]
     )
     losses = [row["val_loss"] for row in torch.load("r/last.pt", weights_only=True)["history"]]
-    assert torch.load("r/best.pt", weights_only=True)["epoch"] == 1 + losses.index(min(losses)) and losses != sorted(
-        losses
-    )
+    assert torch.load("r/best.pt", weights_only=True)["epoch"] == 1 + losses.index(min(losses)) < 12  # it diverges
 
 
 def test_weight_decay_and_schedule_have_their_effect(empty_folder):

@@ -70,20 +70,22 @@ def boxes_of(run, picture):
 
 
 def test_draws_on_files_and_folders(run, scenes, tmp_path, capsys):
-    """The best two boxes of a picture are listed, and drawn in its own pixels."""
+    """The boxes of a picture that score best are listed, and drawn in its own pixels."""
     pictures = sorted((scenes / "JPEGImages").glob("test*.jpg"))[:3]
     (tmp_path / "album").mkdir()
     for picture in pictures[1:]:
         (tmp_path / "album" / picture.name).write_bytes(picture.read_bytes())
     (boxes, scores, labels), classes = boxes_of(run, tester.read_picture(pictures[0]))
-    score = float((scores[1] + scores[2]) / 2)
+    gaps = scores[:9] - scores[1:10]
+    count = int(gaps.argmax()) + 1  # where scores are far apart: a rounding must not let one more in
+    score = float((scores[count - 1] + scores[count]) / 2)
     words = [str(pictures[0]), str(tmp_path / "album"), "--run", str(run), "--score", str(score)]
     tester.main([*words, "--out", str(tmp_path / "out"), "--device", "cpu"])
     results = json.loads((tmp_path / "out" / "predictions" / "predictions.json").read_text("utf-8"))
     assert len(results) == 3
     rows = results[str(pictures[0])]
-    assert [row["class"] for row in rows] == [classes[label] for label in labels[:2]]
-    assert [row["box"] for row in rows] == [pytest.approx(box, abs=0.06) for box in boxes[:2].tolist()]
+    assert [row["class"] for row in rows] == [classes[label] for label in labels[:count]]
+    assert [row["box"] for row in rows] == [pytest.approx(box, abs=0.06) for box in boxes[:count].tolist()]
     before, after = (np.asarray(Image.open(path), int) for path in
                      (pictures[0], tmp_path / "out" / "predictions" / f"0001-{pictures[0].stem}.jpg"))  # fmt: skip
     changed = np.abs(before - after).max(2) > 60

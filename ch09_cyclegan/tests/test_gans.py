@@ -50,7 +50,7 @@ def test_the_batched_update_is_the_plain_one():
             torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-5)
     for name, weight in start.items():  # on average, since Adam makes a whole step of a gradient that is nearly nothing
         moved, apart = ours.weights()[name] - weight, ours.weights()[name] - plain.weights()[name]
-        assert apart.abs().mean() < 0.02 * moved.abs().mean()
+        assert apart.abs().mean() < 0.1 * moved.abs().mean()
 
 
 @pytest.mark.parametrize("mode", gans.MODES)

@@ -110,7 +110,7 @@ def test_useless_folders_are_refused_by_name(picture_folder, tmp_path):
     picture_folder("set/train", cat=3, dog=3)
     picture_folder("set/val", cat=3, horse=3)
     for name, message in (
-        ("empty", "0 class folders"),
+        ("empty", "no class folder"),
         ("single", "1 class folders"),
         ("set", "horse: no class of that name"),
         ("gone", "no folder of that name"),
