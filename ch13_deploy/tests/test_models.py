@@ -111,7 +111,7 @@ def test_useless_folders_are_refused_by_name(picture_folder, tmp_path):
     picture_folder("set/val", cat=3, horse=3)
     for name, message in (
         ("empty", "no class folder"),
-        ("single", "1 class folders"),
+        ("single", "only one class folder"),
         ("set", "horse: no class of that name"),
         ("gone", "no folder of that name"),
     ):
