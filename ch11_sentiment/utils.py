@@ -276,9 +276,10 @@ def machine() -> str:
 
 def from_first(make: Callable):
     """-> what make() gives in the first process, in all processes: only the first needs to have the file."""
+    if not dist.is_initialized():
+        return make()
     result = [make() if rank() == 0 else None]
-    if world() > 1:
-        dist.broadcast_object_list(result)
+    dist.broadcast_object_list(result)
     return result[0]
 
 
