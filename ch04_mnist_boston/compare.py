@@ -4,9 +4,11 @@
     for seed in 0 1 2; do python test.py denoise --run runs/deep-$seed; done
     python compare.py runs/deep-* runs/deep_skip-*
 
-Expect: a line such as "denoise  deep   mnist   3 runs   psnr 20.123 ± 0.045   (20.071 20.145 20.153)".
+Expect: a line such as "denoise  deep   mnist   3 runs   psnr 20.123 ± 0.045   (20.071 20.145 20.153)", and compare.png: the
+validation curves of all runs (not of boston, which has folds).
 """
 
+import csv
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -41,13 +43,39 @@ def line(group: tuple, results: list[dict]) -> str:
     return "   ".join(parts)
 
 
+def draw(folders: list[str], path: Path) -> None:
+    """The validation scores of all runs over their epochs, a panel for each; boston's folds have no such curve."""
+    histories = {}
+    for folder in folders:
+        rows = list(csv.DictReader((Path(folder) / "metrics.csv").read_text("utf-8").splitlines()))
+        histories[folder] = {name: [float(row[name]) for row in rows] for name in rows[0]}
+    names = sorted(
+        {name for history in histories.values() if "epoch" in history for name in history if name[:4] == "val_"}
+    )
+    figure = utils.new_figure(5.2 * max(1, len(names)), 3.8, "".join(folders))
+    for axis, name in zip(figure.subplots(1, max(1, len(names)), squeeze=False)[0], names, strict=False):
+        for folder, history in histories.items():
+            if name in history and "epoch" in history:
+                axis.plot(history["epoch"], history[name], marker=".", label=folder)
+        axis.set(title=name, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        if len(folders) <= 20:  # more would cover the curves
+            axis.legend(fontsize=7)
+    utils.save_figure(figure, path)
+
+
 def main(argv=None) -> None:
     folders = sys.argv[1:] if argv is None else argv
     if not folders or folders[0].startswith("-"):
         print(__doc__)
         raise SystemExit(2 if not folders else 0)
-    for group, results in sorted(collect(folders).items()):
+    groups = collect(folders)
+    for group, results in sorted(groups.items()):
         print(line(group, results))
+    if any(group[0] != "boston" for group in groups):
+        path = utils.free_name("compare.png")
+        draw(folders, path)
+        print(f"wrote {path}: their curves")
 
 
 if __name__ == "__main__":

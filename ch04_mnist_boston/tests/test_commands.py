@@ -29,7 +29,8 @@ def test_the_three_tasks_run_quickly_offline(tmp_path, monkeypatch, capsys):
         assert {"last.pt", "metrics.csv", "curves.png"} <= {path.name for path in run.iterdir()}
     capsys.readouterr()
     compare.main([str(path.parent) for path in (tmp_path / "runs").glob("*/test.json")])
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["boston", "denoise", "mnist"]
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["boston", "denoise", "mnist", "wrote"] and (tmp_path / "compare.png").stat().st_size > 1000
 
 
 def test_as_a_program_it_prints_no_progress_bar_and_no_traceback(tmp_path):
