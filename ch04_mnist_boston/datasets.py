@@ -183,7 +183,7 @@ def load_folder(path: Path, image_size: int, parts: tuple, workers: int = 0, run
     """
     classes, files = pictures.class_folders(path, parts)
     if "test" in parts and run:
-        files["test"] = pictures.still_held_out(files, run, run["data"] == str(path))
+        files["test"] = pictures.still_held_out(files, run, Path(run["data"]).resolve() == path.resolve())
     splits = {}
     for part in parts:
         images, items = pictures.read_all(files[part], lambda file: read_grey(file, image_size), part, workers)

@@ -210,7 +210,7 @@ def load_folder(path: Path, image_size: int, parts: tuple, files_only: bool, run
     """
     classes, files = pictures.class_folders(path, parts)
     if "test" in parts and run:
-        files["test"] = pictures.still_held_out(files, run, run["data"] == str(path))
+        files["test"] = pictures.still_held_out(files, run, Path(run["data"]).resolve() == path.resolve())
     splits = {}
     for part in parts:
         images, files[part] = read_files(part, files[part], image_size, keep=not files_only)

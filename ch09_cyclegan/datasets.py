@@ -179,7 +179,9 @@ def load_folder(path: Path, part: str, mode: str, size: int, read_size: int, lim
         here = marks_of([*files_a, *files_b], path)
         chosen = {
             here[mark]
-            for mark in utils.held_out(run, others | here, set(here), same_data=run["data"] == str(path))
+            for mark in utils.held_out(
+                run, others | here, set(here), same_data=Path(run["data"]).resolve() == path.resolve()
+            )
             if mark in here
         }
         files_a, files_b = ([p for p in files if name_of(p, path) in chosen] for files in (files_a, files_b))

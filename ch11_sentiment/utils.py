@@ -17,6 +17,7 @@ import re
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -241,6 +242,7 @@ def end_all(store, error: BaseException) -> None:
     """Ends this process, whose error the others read in the store; of an error that another process caused, says nothing."""
     if not isinstance(error, (SystemExit, KeyboardInterrupt, MemoryError, torch.OutOfMemoryError)):
         time.sleep(2)  # a broken exchange: if another process failed first, the watcher ends this one meanwhile
+        traceback.print_exception(error)
     kind = "" if isinstance(error, SystemExit) else f"{type(error).__name__}: "
     line = f"process {rank()}: {kind}{str(error).splitlines()[0] if str(error) else ''}"
     failed = not isinstance(error, SystemExit) or error.code not in (None, 0)

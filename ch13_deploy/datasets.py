@@ -117,7 +117,7 @@ def load_folder(path: Path, image_size: int, parts: tuple, limit: int | None, ru
 
     classes, files = pictures.class_folders(path, parts)
     if "test" in parts and run:
-        files["test"] = pictures.still_held_out(files, run, run["data"] == str(path))
+        files["test"] = pictures.still_held_out(files, run, Path(run["data"]).resolve() == path.resolve())
     splits = {}
     for part in parts:
         images, items = pictures.read_all(in_turn(files[part])[:limit], read, part)

@@ -91,7 +91,7 @@ def test_changed_and_lost_pictures_are_named_and_copies_of_training_pictures_are
     for part, count in (("train", 12), ("test", 6)):
         for i in range(count):
             draw(tmp_path / "set" / part / ("cat", "dog")[i % 2] / f"{i}.png", i + 100 * (part == "test"))
-    run = trained(tmp_path / "set", tmp_path)
+    run = trained(f"{tmp_path}/set/", tmp_path)  # as a shell completes the name
     name = next(name for name in split_of(run)["train"].values() if "/cat/" in name)
     shutil.copy(tmp_path / "set" / name, tmp_path / "set" / "test" / "cat" / "copy.png")
     (tmp_path / "set" / "test" / "dog" / "1.png").unlink()
