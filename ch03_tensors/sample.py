@@ -5,7 +5,8 @@
 
 line      Father and son: a score of the father and one of his son, mean 100, standard deviation 15. Made up by a random
           generator; what is true about it is regression to the mean (Galton 1886): a father 10 above the mean has a
-          son 5 above it on average, so the line is son = 50 + 0.5 * father, and no line can err by less than 13.
+          son 5 above it on average, so the line is son = 50 + 0.5 * father. The root mean square of its errors is 13, and
+          no line has less in the long run; on 200 pairs chance makes it a point more or less.
 curve     y = sin(2 x) + 0.3 x, plus noise of standard deviation 0.1.
 spirals   Two spirals, one for each class, which no straight line separates (Lang and Witbrock 1988).
 """
@@ -19,7 +20,11 @@ from torch import Tensor
 import utils
 
 COLUMNS = {"line": ("father", "son"), "curve": ("x", "y"), "spirals": ("x1", "x2", "class")}
-NOISE = {"line": 13.0, "curve": 0.1, "spirals": 0.04}  # standard deviation: the error that no model can go below
+NOISE = {
+    "line": 13.0,
+    "curve": 0.1,
+    "spirals": 0.04,
+}  # standard deviation: the error of the best model, in the long run
 
 
 def make_line(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

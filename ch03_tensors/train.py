@@ -43,7 +43,7 @@ def scales_of(data: datasets.Data, raw: bool) -> dict[str, list[float]]:
     scales = {}
     for name, part in parts.items():
         plain = torch.zeros(part.shape[1]), torch.ones(part.shape[1])
-        mean, deviation = plain if raw else (part.mean(0), part.std(0))
+        mean, deviation = plain if raw else (part.mean(0), part.std(0, correction=min(1, len(part) - 1)))
         deviation = torch.where((part == part[:1]).all(0), 1.0, deviation)  # a constant column has no scale
         scales[f"{name}_mean"], scales[f"{name}_std"] = mean.tolist(), deviation.tolist()
     return scales
@@ -154,26 +154,46 @@ def save(run: Path, args: argparse.Namespace, progress: dict, meta: dict, model,
     utils.save_checkpoint(run / "last.pt", state | progress | {"path": torch.stack(progress["path"])})
 
 
-def train(args: argparse.Namespace, device: torch.device) -> tuple[Path, list[dict]]:
-    """Trains as `args` say -> the run folder and its history."""
-    args.lr = RATES[args.problem][args.optimizer] if args.lr is None else args.lr
+def load_data(args: argparse.Namespace) -> tuple[datasets.Data, dict]:
+    """-> the data, of which --limit training samples are left, and which rows train, validate and test (split.json)."""
     data = datasets.load(args.problem, args.data)
     split = describe(data, args)
     for part in (data.inputs, data.targets):
         part["train"] = part["train"][: args.limit]
     if args.data == "auto":
         args.data = data.name
-    plot = connect(args)
-    meta = {"problem": args.problem, "arch": args.arch, "optimizer": args.optimizer}
-    meta |= {"data": data.name, "classes": data.classes, "columns": list(data.columns), **scales_of(data, args.raw)}
-    (x, y), (val_x, val_y) = (
-        tuple(tensor.to(device) for tensor in normalised(data, meta, split)) for split in ("train", "val")
-    )
+    return data, split
+
+
+def make_model(args: argparse.Namespace, data: datasets.Data, device: torch.device) -> nn.Module:
+    """A model with the weights of --init, drawn from --seed; the same in all processes."""
     utils.seed_everything(args.seed)
-    model = models.build(args.arch, x.shape[1], len(data.classes) or 1).to(device)
+    model = models.build(args.arch, data.inputs["train"].shape[1], len(data.classes) or 1).to(device)
     models.initialise(model, args.init)
     for p in model.parameters() if world() > 1 else ():  # each process drew weights of its own: take the first one's
         dist.broadcast(p.data, 0)
+    return model
+
+
+def note(progress: dict, row: dict, weights: Tensor) -> bool:
+    """Adds an epoch to what is known of the run -> whether it is the best so far, by the validation loss."""
+    is_best = row["val_loss"] < progress["best"]
+    progress |= {"epoch": row["epoch"], "best": min(row["val_loss"], progress["best"])}
+    progress["history"].append(row)
+    progress["path"].append(weights)
+    return is_best
+
+
+def train(args: argparse.Namespace, device: torch.device) -> tuple[Path, list[dict]]:
+    """Trains as `args` say -> the run folder and its history."""
+    args.lr = RATES[args.problem][args.optimizer] if args.lr is None else args.lr
+    data, split = load_data(args)
+    plot = connect(args)
+    meta = {"problem": args.problem, "arch": args.arch, "optimizer": args.optimizer}
+    meta |= {"data": data.name, "classes": data.classes, "columns": list(data.columns), **scales_of(data, args.raw)}
+    x, y = (tensor.to(device) for tensor in normalised(data, meta, "train"))
+    val_x, val_y = (tensor.to(device) for tensor in normalised(data, meta, "val"))
+    model = make_model(args, data, device)
     optimizer = make_optimizer(args.optimizer, model.parameters(), args.lr, args.weight_decay)
     run = utils.open_run(args, f"{args.arch}-{args.problem}-{data.name}", split)
     progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)
@@ -191,23 +211,22 @@ def train(args: argparse.Namespace, device: torch.device) -> tuple[Path, list[di
         row = {"epoch": epoch + 1, "lr": optimizer.lr}
         row["train_loss"] = train_one_epoch(wrapped, data, x, y, optimizer, args, epoch)
         row |= evaluate(wrapped, data, val_x, val_y, meta, args)
-        if not math.isfinite(row["train_loss"] + row["val_loss"]):
-            hint = f"try an --lr below {args.lr:g}"
-            fail(f"the loss is not finite in epoch {epoch + 1}: {hint}. What {run} has is untouched")
-        is_best = row["val_loss"] < progress["best"]
-        progress |= {"epoch": epoch + 1, "best": min(row["val_loss"], progress["best"])}
-        progress["history"].append(row)
-        progress["path"].append(weights_of(model))
+        check_finite(row, args, run)
+        is_best = note(progress, row, weights_of(model))
         save(run, args, progress, meta, model, optimizer, is_best)
         report(row, args, time.perf_counter() - start, len(x), events, plot)
 
     events.close()
     if rank() == 0:
-        utils.draw_curves(progress["history"], run / "curves.png")
-        whole = make_loss(data, *normalised(data, meta, "train"))
-        surface.draw(copy.deepcopy(model).cpu(), whole, torch.stack(progress["path"]), run / "path.png")
-        finish(run, args, data, progress["history"])
+        finish(run, args, data, meta, model, progress)
     return run, progress["history"]
+
+
+def check_finite(row: dict, args: argparse.Namespace, run: Path) -> None:
+    """Ends the program if a loss stopped being a number."""
+    if not math.isfinite(row["train_loss"] + row["val_loss"]):
+        hint = f"try an --lr below {args.lr:g}"
+        fail(f"the loss is not finite in epoch {row['epoch']}: {hint}. What {run} has is untouched")
 
 
 def describe(data: datasets.Data, args: argparse.Namespace) -> dict:
@@ -241,8 +260,12 @@ def report(row: dict, args, seconds: float, samples: int, events: utils.Events, 
         plot.add(row["epoch"], numbers)
 
 
-def finish(run: Path, args: argparse.Namespace, data: datasets.Data, history: list[dict]) -> None:
-    best = min(history, key=lambda row: row["val_loss"])
+def finish(run: Path, args: argparse.Namespace, data: datasets.Data, meta: dict, model, progress: dict) -> None:
+    """The run's curves, the path on the loss surface, and its result in three lines."""
+    utils.draw_curves(progress["history"], run / "curves.png")
+    whole = make_loss(data, *normalised(data, meta, "train"))
+    surface.draw(copy.deepcopy(model).cpu(), whole, torch.stack(progress["path"]), run / "path.png")
+    best = min(progress["history"], key=lambda row: row["val_loss"])
     score = "val_accuracy" if data.classes else "val_rmse"
     say(f"{args.arch} on {args.problem} ({data.name}): {score} {best[score]:.4f} in epoch {best['epoch']}")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")

@@ -59,7 +59,7 @@ class LeNet5(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """With a skip (跳连): the block learns what to add to its input. He et al., 2016. (5-8)
+    """With a skip (跳连): the block learns what to add to its input. He et al., 2015. (5-8)
 
     `(N, C, H, W) -> (N, K, H / stride, W / stride)`.
 
@@ -132,7 +132,7 @@ class InvertedResidual(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Many branches (多分支): several kernel sizes side by side. Szegedy et al., 2015. (5-10)
+    """Many branches (多分支): several kernel sizes side by side. Szegedy et al., 2014. (5-10)
 
     `(N, C, H, W) -> (N, 4 K, H, W)`. 1 x 1 convolutions make the input thin before the costly kernels.
 

@@ -25,12 +25,15 @@ def attributes(tensor: Tensor) -> dict:
     >>> attributes(torch.tensor([1, 2]))["dtype"], attributes(torch.tensor([True]))["dtype"]
     (torch.int64, torch.bool)
 
-    Types convert with `.to`; a mix of two types is computed in the wider one.
+    Types convert with `.to`. A mix of two types is computed in the higher category (bool, int, float, complex), whatever
+    the widths; only within a category the wider type wins.
 
     >>> torch.tensor([1.7, -1.7]).to(torch.int32)
     tensor([ 1, -1], dtype=torch.int32)
-    >>> (torch.ones(2, dtype=torch.int32) + torch.ones(2, dtype=torch.float64)).dtype
+    >>> (torch.ones(2, dtype=torch.float32) + torch.ones(2, dtype=torch.float64)).dtype
     torch.float64
+    >>> (torch.ones(2, dtype=torch.int64) + torch.ones(2, dtype=torch.float16)).dtype
+    torch.float16
 
     The stride says how many elements to jump for one step along each dimension. A transpose only swaps the strides:
     no element moves.

@@ -215,7 +215,10 @@ def median_filter(image: Tensor, size: int) -> Tensor:
 
 
 def edge_kernels(name: str) -> tuple[Tensor, Tensor]:
-    """The two kernels of Roberts (1963), Prewitt (1970) or Sobel (1968): horizontal and vertical change. (5-2)
+    """The two kernels of Roberts (1963), Prewitt (1970) or Sobel (1968). (5-2)
+
+    Those of Prewitt and Sobel measure the change from left to right and from top to bottom; those of Roberts, 2 x 2, the
+    change along the two diagonals.
 
     >>> edge_kernels("sobel")
     (tensor([[-1.,  0.,  1.],
@@ -223,6 +226,10 @@ def edge_kernels(name: str) -> tuple[Tensor, Tensor]:
             [-1.,  0.,  1.]]), tensor([[-1., -2., -1.],
             [ 0.,  0.,  0.],
             [ 1.,  2.,  1.]]))
+    >>> edge_kernels("roberts")
+    (tensor([[-1.,  0.],
+            [ 0.,  1.]]), tensor([[ 0., -1.],
+            [ 1.,  0.]]))
     """
     kernels = {
         "roberts": [[-1, 0], [0, 1]],

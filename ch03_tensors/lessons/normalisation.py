@@ -5,7 +5,7 @@ python -m lessons initialisation           (the next one)
 
                 over            of (N, C, H, W)     good for
 BatchNorm       N, H, W         each channel        large batches
-LayerNorm       C, H, W         each sample         sequences
+LayerNorm       C, H, W         each sample         any batch size; in a Transformer: each token's features alone
 InstanceNorm    H, W            each channel of each sample     style transfer
 GroupNorm       C / G, H, W     each group of each sample       small batches
 SwitchableNorm  a learned mixture of Batch, Layer and Instance
@@ -101,6 +101,16 @@ class LayerNorm(nn.Module):
 
     >>> x = torch.randn(4, 3, 5, 5)
     >>> torch.allclose(LayerNorm((3, 5, 5))(x), nn.LayerNorm((3, 5, 5))(x), atol=1e-5)
+    True
+
+    A Transformer normalises the features of each token, `LayerNorm((D,))` on `(N, T, D)`: one mean and one variance for
+    each token of each sequence, and no token changes what another becomes.
+
+    >>> tokens = torch.randn(2, 7, 16) * 5 + 3
+    >>> out = LayerNorm((16,))(tokens)
+    >>> torch.allclose(out.mean(2), torch.zeros(2, 7), atol=1e-5), torch.allclose(out, nn.LayerNorm(16)(tokens), atol=1e-5)
+    (True, True)
+    >>> torch.allclose(LayerNorm((16,))(tokens[:, :1]), out[:, :1], atol=1e-5)
     True
     """
 

@@ -65,7 +65,7 @@ def exponential_schedule(base_lr: float, epoch: int, gamma: float) -> float:
 
 
 def cosine_schedule(base_lr: float, epoch: int, epochs: int) -> float:
-    """Half a cosine from base_lr to 0: long near the top, gentle at the end. Loshchilov and Hutter, 2017. (5-12)
+    """Half a cosine from base_lr to 0: long near the top, gentle at the end. Loshchilov and Hutter, 2016. (5-12)
 
     >>> [round(cosine_schedule(0.1, epoch, 4), 4) for epoch in range(5)]
     [0.1, 0.0854, 0.05, 0.0146, 0.0]

@@ -32,7 +32,9 @@ def save_and_load(value: dict) -> dict:
     >>> torch.equal(first.weight, second.weight)
     True
 
-    A whole object would be saved as code to run. Files from others may hold any code, so that is refused:
+    A whole object would be saved as a pickle: instructions that name the functions and classes to call at loading, not
+    the code of the class, which must be there to be imported. A file from others may name any function, such as one
+    that deletes files, so that is refused:
 
     >>> try:
     ...     save_and_load({"model": first})

@@ -1,10 +1,13 @@
 """What all tests share: the chapter on the import path, the device, no network, programs run as a reader runs them."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads cost more than they bring
 
 import pytest
 import torch
@@ -47,6 +50,39 @@ def empty_folder(tmp_path, monkeypatch) -> Path:
     """An empty folder, as the current one: run folders land there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def as_a_program(words: tuple, cwd: Path, environment: dict) -> None:
+    """train.py with these words, its output in cwd/output.txt."""
+    import train
+    import utils
+
+    os.chdir(cwd)
+    os.environ |= environment
+    output = os.open(cwd / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1), os.dup2(output, 2)
+    sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115 (they stay open)
+    utils.start(lambda: train.main([*map(str, words), "--device", "cpu"] if "--resume" not in words else list(words)))
+
+
+def fork_train(*words, cwd: Path, **environment: str):
+    """-> train.py with these words as a process of its own, forked from here, where everything is imported already."""
+    process = multiprocessing.get_context("fork").Process(target=as_a_program, args=(words, cwd, environment))
+    process.start()
+    return process
+
+
+def torchrun(*words, cwd: Path) -> None:
+    """train.py with these words on two processes, as torchrun starts them; both must end well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    both = [fork_train(*words, cwd=cwd, RANK=rank, LOCAL_RANK=rank, **shared) for rank in "01"]
+    for process in both:
+        process.join(100)
+        process.kill()
+    assert [process.exitcode for process in both] == [0, 0], (cwd / "output.txt").read_text()
 
 
 @pytest.fixture
