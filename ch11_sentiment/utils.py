@@ -377,11 +377,13 @@ def read_text(path) -> str:
 
 def is_chinese(text: str) -> bool:
     """Nearly all bytes are some GB18030 text. Of real Chinese, these eight are one character in fifteen (traditional too), or
-    nearly all are among the 3,755 that GB2312 has first."""
+    nearly all are among the 3,755 that GB2312 has first. Korean in CP949 looks like that too, but for its commonest syllables."""
     chinese = re.findall("[\u3400-\u9fff\ue000-\uf8ff]", text[:200_000])
     frequent = sum(c in "的一是不我人在有" for c in chinese)
     first = sum(b"\xb0" <= c.encode("gb18030")[:1] <= b"\xd7" and c.encode("gb18030")[1] > 0xA0 for c in chinese)
-    return bool(chinese) and (frequent > len(chinese) / 200 or first > 0.9 * len(chinese))
+    korean = sum(c in "捞促绰阑俊狼窍" for c in chinese)  # as GB18030 reads the bytes of 이 다 는 을 에 의 하
+    plausible = frequent > len(chinese) / 200 or first > 0.9 * len(chinese)
+    return bool(chinese) and plausible and korean < max(2, len(chinese) / 50)
 
 
 def is_special(path) -> bool:
