@@ -377,7 +377,7 @@ def read_text(path) -> str:
 
 def is_chinese(text: str) -> bool:
     """Nearly all bytes are some GB18030 text. Of real Chinese, these eight are one character in fifteen (traditional too), or
-    nearly all are among the 3,755 that GB2312 has first. Korean in CP949 looks like that too, but for its commonest syllables."""
+    nearly all are among the 3,755 that GB2312 has first. Korean in CP949 looks so too: its commonest syllables tell."""
     chinese = re.findall("[\u3400-\u9fff\ue000-\uf8ff]", text[:200_000])
     frequent = sum(c in "的一是不我人在有" for c in chinese)
     first = sum(b"\xb0" <= c.encode("gb18030")[:1] <= b"\xd7" and c.encode("gb18030")[1] > 0xA0 for c in chinese)
