@@ -44,7 +44,8 @@ def psnr(pictures: Tensor, clean: Tensor) -> Tensor:
 
 
 def train_one_epoch(model, split, optimizer, scheduler, args: Namespace, epoch: int) -> dict:
-    """-> the epoch's mean loss and PSNR. The clean picture is the label, so nobody had to label anything."""
+    """-> the epoch's mean loss, and the PSNR of its pictures, their pixels cut off at black and white. The clean picture is
+    the label, so nobody had to label anything."""
     model.train()
     steps = loop.steps_per_epoch(split, args.batch_size)
     sums = torch.zeros(3, device=split.labels.device)  # loss, PSNR, pictures: on the device, so that no step waits
@@ -60,7 +61,7 @@ def train_one_epoch(model, split, optimizer, scheduler, args: Namespace, epoch: 
         optimizer.step()
         scheduler.step()
         n = torch.full_like(loss, len(labels)).detach()
-        sums += torch.stack([loss.detach() * n, psnr(denoised.detach().float(), clean).sum(), n])
+        sums += torch.stack([loss.detach() * n, psnr(denoised.detach().float().clamp(0, 1), clean).sum(), n])
         if step % 50 == 49 or step == steps - 1:  # looking at a number makes the device wait
             loop.check_loss(sums[0], args, f"epoch {epoch + 1}, step {step + 1}")
     return loop.means(sums, "train_loss", "train_psnr")
@@ -68,15 +69,17 @@ def train_one_epoch(model, split, optimizer, scheduler, args: Namespace, epoch: 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, split: datasets.Split, noise: float) -> dict:
-    """-> mean loss and PSNR on validation data, with noise that is the same each time."""
+    """-> mean loss and PSNR (of pixels cut off at black and white) on validation data, with the same noise each time."""
     model.eval()
     sums = torch.zeros(3, device=split.labels.device)
     generator = torch.Generator().manual_seed(NOISE_SEED)
     for pixels, labels in loop.batches(split, 500):
         clean = pixels.float() / 255
-        denoised = model(add_noise(clean, noise, generator)).clamp(0, 1)
-        n = torch.full_like(sums[0], len(labels))
-        sums += torch.stack([F.mse_loss(denoised, clean) * n, psnr(denoised, clean).sum(), n])
+        denoised = model(add_noise(clean, noise, generator))
+        errors = (denoised - clean).square().mean((1, 2, 3))  # (n,); none where this process has no share of the batch
+        sums += torch.stack(
+            [errors.sum(), psnr(denoised.clamp(0, 1), clean).sum(), torch.full_like(sums[0], len(labels))]
+        )
     return loop.means(sums, "val_loss", "val_psnr")
 
 

@@ -34,7 +34,7 @@ def batches(split: Split, batch_size: int, seed: int | None = None, epoch: int =
     order = torch.arange(len(split))
     if seed is not None:
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed * 100_003 + epoch))
-        batch_size = min(batch_size, len(split))
+        batch_size = min(batch_size, len(split) // world() * world())
         order = order[: len(split) // batch_size * batch_size]
     for batch in order.to(split.labels.device).split(batch_size):
         mine = batch[rank() :: world()]
@@ -42,7 +42,7 @@ def batches(split: Split, batch_size: int, seed: int | None = None, epoch: int =
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
-    return len(split) // min(batch_size, len(split))
+    return len(split) // min(batch_size, len(split) // world() * world())
 
 
 def autocast(args: Namespace, device: torch.device):
@@ -125,7 +125,9 @@ def try_out(model: nn.Module, images: Tensor, args: Namespace) -> None:
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Each process has its own batch-norm statistics; the first one's are saved, so all use those."""
+    """DistributedDataParallel gives all processes the first one's batch-norm statistics before each forward pass, and each
+    then adds its own share of the batch. So after a step they differ, and so does their average over the steps. The first
+    one's are saved: here all take those."""
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)

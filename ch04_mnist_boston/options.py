@@ -81,6 +81,7 @@ def add_flags(parser: argparse.ArgumentParser, task: str) -> None:
     data = parser.add_argument_group("data and network")
     data.add_argument("--data", default="auto", help=tables.TABLE_HELP if task == "boston" else datasets.DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
+    utils.add_mirror_flag(data)
     data.add_argument("--limit", type=COUNT, metavar="N", help="use only N training samples (boston: of each fold)")
     names = ", ".join(models.MODELS[task])
     data.add_argument("--arch", default=DEFAULT_ARCH[task], help=f"one of {names} (default: %(default)s)")
@@ -145,8 +146,6 @@ def check(args: argparse.Namespace) -> None:
     """Refuses what would only fail later, or be ignored in silence."""
     if args.arch not in RECIPES[args.task]:
         models.build(args.task, args.arch)  # says which names there are
-    if args.batch_size and args.batch_size < world():
-        fail(f"--batch-size {args.batch_size}: fewer samples than the {world()} processes")
     if args.task == "boston" and (world() > 1 or args.compile or args.precision != "fp32"):
         fail("boston's networks are tiny: it has no use for torchrun, --compile or --precision bf16")
     if args.task == "mnist" and args.image_size is None:
@@ -165,8 +164,14 @@ def fill_in_recipe(args: argparse.Namespace, data_name: str, own: bool = False, 
         recipe["batch_size"] = min(recipe["batch_size"], max(8, count // 8))
         batch = min(args.batch_size or recipe["batch_size"], count)
         recipe["epochs"] = max(recipe["epochs"], -(-FEWEST_STEPS // (count // batch)))
+    if args.task != "boston":  # which trains on one process
+        recipe["batch_size"] = max(1, recipe["batch_size"] // world()) * world()
     for name, value in recipe.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.batch_size % world():
+        fail(f"--batch-size {args.batch_size} cannot be shared evenly by {world()} processes")
+    if count < world():
+        fail(f"{count} training pictures are too few for {world()} processes")
     if args.data == "auto":
         args.data = data_name

@@ -1,8 +1,8 @@
 """Shared by the tests: --device, tables and pictures to feed, and a way to kill a run and compare what is left."""
 
+import multiprocessing
 import os
-import signal
-import subprocess
+import socket
 import sys
 import time
 from pathlib import Path
@@ -65,19 +65,73 @@ def metrics(run):
     return (run / "metrics.csv").read_text("utf-8").splitlines()
 
 
+def as_a_program(words, output, environment):
+    """train.py with these words, and what it prints in the file `output`."""
+    import train
+    import utils
+
+    os.environ |= environment
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1), os.dup2(file, 2)
+    sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115 (they stay open)
+    utils.start(lambda: train.main(list(map(str, words))))
+
+
+def fork(function, *words):
+    """-> function(*words) in a process of its own, forked from here, where everything is imported already."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=words)
+    process.start()
+    return process
+
+
+def two_ranks():
+    """The environment that torchrun gives to each of two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+
+
+def wait_for(processes):
+    for process in processes:
+        process.join(100)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def train_on_two_processes(words, output):
+    """train.py as torchrun starts it twice -> what both printed; they must end well."""
+    codes = wait_for([fork(as_a_program, words, output, environment) for environment in two_ranks()])
+    assert codes == [0, 0], output.read_text()
+    return output.read_text()
+
+
+def joined(function, environment, words):
+    import utils
+
+    os.environ |= environment
+    with utils.processes():
+        function(*words)
+
+
+def on_two_processes(function, *words):
+    """function(*words) in each of two processes that have joined; both must end well."""
+    assert wait_for([fork(joined, function, environment, words) for environment in two_ranks()]) == [0, 0]
+
+
 def run_and_kill(words, run, rows):
-    """Starts train.py and kills it with signal 9, and all it started, once `rows` rows are in the run's metrics.csv."""
-    command = [sys.executable, "train.py", *map(str, words), "--run", str(run)]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, cwd=CHAPTER, start_new_session=True, **pipes)
-    deadline = time.time() + 100
+    """Starts train.py and kills it with signal 9 once `rows` rows are in the run's metrics.csv."""
+    output = run.with_name(f"{run.name}.txt")
+    process = fork(as_a_program, [*words, "--run", run], output, {})
+    deadline = time.monotonic() + 100
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + rows:
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.time() < deadline
+        assert process.is_alive(), output.read_text()
+        assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    process.kill()
+    process.join()
 
 
 def assert_equal(one, other):
