@@ -1,4 +1,4 @@
-"""Single steps of train.py and test.py against numbers worked out by hand, so that no part of them can be left out unnoticed."""
+"""Single steps of train.py and test.py against numbers worked out by hand, so that none can be left out unnoticed."""
 
 import importlib.util
 import json
@@ -215,7 +215,9 @@ def test_initial_weights_have_the_variance_of_their_papers(init, variance):
     models.initialise(layer, init)
     assert layer.weight.var().item() == pytest.approx(variance, rel=0.03)
     normal = init in ("small", "large", "he")
-    assert (layer.weight.abs() > 2 * layer.weight.std()).float().mean() == pytest.approx(0.0455 if normal else 0, abs=0.004)
+    assert (layer.weight.abs() > 2 * layer.weight.std()).float().mean() == pytest.approx(
+        0.0455 if normal else 0, abs=0.004
+    )
     assert (layer.bias == 0).all() == (init != "torch")
 
 
@@ -261,7 +263,10 @@ def test_figures_in_the_targets_own_unit(tester):
 
 def test_accuracy_counts_right_classes(tester):
     data = two_classes()
-    data.inputs["test"], data.targets["test"] = torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1])
+    data.inputs["test"], data.targets["test"] = (
+        torch.tensor([[2.0, 1.0], [0.0, 1.0], [1.0, 0.0]]),
+        torch.tensor([0, 1, 1]),
+    )
     meta = {"x_mean": [0.0, 0.0], "x_std": [1.0, 1.0], "classes": ["A", "B"]}
     assert tester.measure(Weight(1.0), meta, data)["test_accuracy"] == pytest.approx(2 / 3)
 
