@@ -7,16 +7,25 @@
     nox -s train -- ch06 --arch mobilenet   # a chapter's train.py in that chapter's environment
     nox -s mutants -- ch06 -k smoothing     # deliberate mistakes, each of which a test must notice
 
+    nox -P 3.12 -s ch06                     # with another Python
+
 Environments lie in .nox/ and are kept. With uv (pip install "nox[uv]") they share their packages by hard links, so
-that the first costs one PyTorch and each further one a second. UV_TORCH_BACKEND=cpu|cu130|auto chooses another build.
-DETECTRON2=WHAT (anything pip installs) adds Detectron2 to the environment of ch08.
+that the first costs one PyTorch and each further one a second. Nothing is compiled.
+
+On Linux without a GPU, PyTorch's CPU builds are installed (0.2 GB instead of 3), if their index can be reached; with
+UV_TORCH_BACKEND=cpu|cu130|auto uv takes the builds that it names. ch08 gets Detectron2 from GitHub, if that can be reached;
+DETECTRON2=WHAT names another source (an address, a folder, a wheel), DETECTRON2=no leaves it out.
 """
 
 import ast
+import functools
 import itertools
 import os
 import re
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import nox
@@ -28,6 +37,8 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).parent
 CHAPTERS = {path.name[:4]: path for path in sorted(ROOT.glob("ch[0-9][0-9]_*")) if (path / "requirements.txt").exists()}
 RUFF = "ruff==0.17.6"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
 SHARED = ("utils.py", "pictures.py", "compare.py")  # copied into the chapters that need them
 nox.options.sessions = ["lint", *CHAPTERS]
 
@@ -40,20 +51,84 @@ def headline(chapter: Path) -> str:
 def add_test_session(name: str, chapter: Path) -> None:
     def tests(session: nox.Session) -> None:
         session.chdir(chapter)
-        session.install("-r", "requirements.txt")
-        for extra in sorted(chapter.glob("requirements-*.txt")):  # optional parts, built here with an older setuptools
-            session.log(f"{extra.name}: what has to be compiled takes some minutes the first time")
+        install_requirements(session)
+        for extra in sorted(chapter.glob("requirements-*.txt")):  # optional parts; some come as source, for an older setuptools
             session.install("setuptools<81", "wheel")
-            session.install("--no-build-isolation", "-r", extra.name, env={"CFLAGS": os.getenv("CFLAGS", "-g0 -O1")})
-        if (chapter / "mmcv_check.py").exists():
-            session.run("python", "mmcv_check.py")
-        if name == "ch08" and os.getenv("DETECTRON2"):  # whatever pip takes: a folder, a wheel, an address
-            session.install("setuptools<81", "wheel", "ninja")
-            session.install("--no-build-isolation", os.environ["DETECTRON2"])
+            session.install("--no-build-isolation", "-r", extra.name)
+        if name == "ch08":
+            install_detectron2(session)
         session.run("python", "-m", "pytest", *session.posargs)
 
     tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"
     nox.session(name=name)(tests)
+
+
+# ---- what is installed, and from where --------------------------------------------------------------------------------
+
+
+def install_requirements(session: nox.Session) -> None:
+    """Installs requirements.txt: with PyTorch's CPU builds where they are enough and can be had, else with PyPI's."""
+    words, uv = ["-r", "requirements.txt"], session.venv_backend == "uv"
+    has_torch = any(Path(session.virtualenv.location).glob("**/site-packages/torch/version.py"))
+    if not has_torch and cpu_is_enough() and can_reach(f"{CPU_INDEX}/torch/"):
+        session.log("no GPU here: taking PyTorch's CPU builds")
+        more, env = ([], {"UV_TORCH_BACKEND": "cpu"}) if uv else (["--extra-index-url", CPU_INDEX], {})
+        try:
+            return session.install(*words, *more, env=env)
+        except nox.command.CommandFailed:
+            session.log("the CPU builds could not be installed: taking PyPI's, which also run on a CPU")
+    session.install(*words)
+
+
+def cpu_is_enough() -> bool:
+    """Whether PyPI's builds are made for GPUs (on Linux), there is none, and the user has not chosen a build."""
+    if sys.platform != "linux" or os.getenv("UV_TORCH_BACKEND"):
+        return False
+    try:
+        return subprocess.run(["nvidia-smi"], capture_output=True, timeout=30).returncode != 0
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+
+
+@functools.cache
+def can_reach(url: str, seconds: float = 5) -> bool:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            return True
+    except OSError:
+        return False
+
+
+def install_detectron2(session: nox.Session) -> None:
+    """Detectron2 as plain Python, without its compiled part, which this chapter does not need. Without a network: nothing.
+
+    It has no release on PyPI. setup.py's build_py takes the Python files, --skip-build leaves the compiler out.
+    """
+    source = os.getenv("DETECTRON2", "")
+    if source == "no" or not source and any(Path(session.virtualenv.location).glob("**/site-packages/detectron2/config")):
+        return
+    source = source or DETECTRON2
+    if source.startswith(("http://", "https://")):
+        try:
+            source = download(source, ROOT / ".nox" / "detectron2.zip").as_uri()
+        except OSError as error:
+            session.log(f"Detectron2 could not be had ({error}): its tests are skipped, those with torchvision run")
+            return
+    option = "--config-settings-package=detectron2:" if session.venv_backend == "uv" else "--config-settings="
+    words = [f"{option}--global-option=build_py", f"{option}--build-option=--skip-build"]
+    session.install("setuptools<81", "wheel")
+    session.install("--no-build-isolation", *words, f"detectron2 @ {source}" if "://" in source else source)
+
+
+def download(url: str, path: Path, seconds: float = 60) -> Path:
+    """Writes what `url` answers to `path`. OSError if that takes longer than `seconds`, or 10 without a byte."""
+    end = time.monotonic() + seconds
+    with urllib.request.urlopen(url, timeout=10) as answer, open(path, "wb") as file:
+        while block := answer.read(1 << 16):
+            file.write(block)
+            if time.monotonic() > end:
+                raise TimeoutError(f"not whole after {seconds:.0f} s")
+    return path
 
 
 for _name, _chapter in CHAPTERS.items():

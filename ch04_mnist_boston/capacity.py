@@ -68,6 +68,7 @@ def main(argv=None) -> None:
     parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="sample", help=tables.TABLE_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR")
+    utils.add_mirror_flag(parser)
     parser.add_argument("--rows", type=Number(int, 20), default=60, help="rows that train (default: %(default)s)")
     parser.add_argument("--epochs", type=Number(int, 1), default=400, help="full-batch steps (default: %(default)s)")
     parser.add_argument("--seed", type=Number(int, 0, 2**32 - 1), default=0, help="default: %(default)s")

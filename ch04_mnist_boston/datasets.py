@@ -28,6 +28,7 @@ SPLIT_SEED = 1998  # which pictures are validation never depends on --seed, or r
 SAMPLE_PARTS = {"train": slice(0, 1297), "val": slice(1297, 1497), "test": slice(1497, None)}
 DATA_HELP = "auto (default): mnist if it can be had, else sample; mnist; fashion; sample; or a folder of class folders"
 SETS = {"mnist": torchvision.datasets.MNIST, "fashion": torchvision.datasets.FashionMNIST}
+MIRRORS = {"mnist": "https://dataset.bj.bcebos.com/mnist/", "fashion": "https://dataset.bj.bcebos.com/fashion_mnist/"}
 
 
 @dataclass
@@ -151,7 +152,7 @@ def prepare(name: str, root: str) -> None:
         if (raw / archive).exists() and not check_integrity(raw / archive, md5):
             fail(f"{raw / archive}: damaged (its MD5 is not {md5}); move it away to have it downloaded again")
         if not (raw / archive).exists():
-            utils.download([mirror + archive for mirror in kind.mirrors], raw / archive, f"md5:{md5}")
+            utils.download([mirror + archive for mirror in (*kind.mirrors, MIRRORS[name])], raw / archive, f"md5:{md5}")
     if world() > 1:
         fail(f"{name} in {raw} is not unpacked yet; run `python datasets.py --data {name}` before torchrun")
     try:
@@ -211,6 +212,7 @@ def main(argv=None) -> None:
     parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
+    utils.add_mirror_flag(parser)
     args = parser.parse_args(argv)
     if args.data == "auto":
         table = tables.load_table("auto", args.data_root)

@@ -22,7 +22,10 @@ import sample
 import utils
 from utils import draw, fail, fingerprint, say, warn
 
-BOSTON_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/housing/housing.data"
+BOSTON_URLS = (
+    "https://archive.ics.uci.edu/ml/machine-learning-databases/housing/housing.data",
+    "https://paddlemodels.bj.bcebos.com/uci_housing/housing.data",
+)
 BOSTON_MD5 = "d4accdce7a25600298819f8e28e8d593"
 BOSTON_COLUMNS = [
     "CRIM",
@@ -121,7 +124,7 @@ def load_boston(root: str) -> Table:
     and MEDV, the median value of a home in thousand dollars of 1970, cut off at 50. See the README on column B."""
     path = Path(root) / "housing.data"
     if not path.exists():
-        utils.download([BOSTON_URL], path, f"md5:{BOSTON_MD5}")
+        utils.download(BOSTON_URLS, path, f"md5:{BOSTON_MD5}")
     if utils.hash_of(path, "md5") != BOSTON_MD5:
         fail(f"{path}: damaged (its MD5 is not {BOSTON_MD5}); move it away to have it downloaded again")
     rows = np.loadtxt(path)

@@ -40,6 +40,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file or a run's best.pt (mnist, denoise)")
     parser.add_argument("--data", help="what to test on (mnist, denoise; default: the data of the training)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
+    utils.add_mirror_flag(parser)
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
     utils.add_device_flag(parser)

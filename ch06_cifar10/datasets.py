@@ -33,6 +33,7 @@ from utils import Number, fail, fingerprint, rank, warn, world
 
 VAL_IMAGES = 5000  # of CIFAR-10's 50,000 training pictures; the other 45,000 train
 SPLIT_SEED = 2009  # which pictures are validation never depends on --seed, or runs could not be compared
+CIFAR_MIRROR = "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz"
 SAMPLE_SIZES = {"train": 4000, "val": 500, "test": 1000}
 DATA_HELP = "auto (default): cifar10 if it can be had, else sample; cifar10; sample; or a folder of class folders"
 IMAGE_SIZES = Number(int, 1, 4096)
@@ -164,7 +165,7 @@ def prepare_cifar10(root: Path):
     if archive.exists() and not check_integrity(archive, cifar.tgz_md5):
         fail(f"{archive}: damaged (its MD5 is not {cifar.tgz_md5}); move it away to have it downloaded again")
     if not archive.exists():
-        utils.download([cifar.url], archive, f"md5:{cifar.tgz_md5}")
+        utils.download([cifar.url, CIFAR_MIRROR], archive, f"md5:{cifar.tgz_md5}")
     if world() > 1:
         fail(f"{archive} is not unpacked yet; run `python datasets.py` before torchrun")
     try:
@@ -282,11 +283,11 @@ class TensorLoader:
     def __init__(
         self, split: Split, batch_size: int, device: torch.device, augment: Augment | None = None, seed: int = 0
     ):
-        self.images, self.labels = split.images.to(device), split.labels.to(device)
+        self.images, self.labels, self.device = split.images.to(device), split.labels.to(device), device
         self.batch_size, self.augment, self.seed, self.epoch = batch_size, augment, seed, 0
         self.pictures, self.image_size = len(self.labels), self.images.shape[-1]
         if augment:
-            self.batch_size = min(batch_size, self.pictures)
+            self.batch_size = min(batch_size, self.pictures // world() * world())
 
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size if self.augment else -(-len(self.labels) // self.batch_size)
@@ -335,7 +336,7 @@ class FileLoader:
         seed: int = 0,
     ):
         self.data, self.augment, self.workers, self.device = ImageFolder(files, image_size), augment, workers, device
-        self.batch_size = min(batch_size, len(files)) if augment else batch_size
+        self.batch_size = min(batch_size, len(files) // world() * world()) if augment else batch_size
         self.seed, self.epoch, self.pictures, self.image_size = seed, 0, len(files), image_size
 
     def __len__(self) -> int:
@@ -419,14 +420,15 @@ def preview(data: Data, path: str):
     print(f"wrote {written}: a row each of {utils.shortened(data.classes, 20)}")
 
 
-def main():
+def main(argv=None):
     parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
+    utils.add_mirror_flag(parser)
     size_help = "side in pixels (default: 32; your own folder: 64)"
     parser.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
     parser.add_argument("--export", metavar="DIR", help="write DIR/TRAIN/<class>/<name>.png, VAL and TEST")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     data = load(args.data, args.data_root, args.image_size, ("train", "val", "test"))
     describe(data)
     if args.export:

@@ -33,6 +33,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     data = parser.add_argument_group("data and network")
     data.add_argument("--data", default="auto", help=DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
+    utils.add_mirror_flag(data)
     size_help = "side in pixels (default: 32; your own folder: 64)"
     data.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
     data.add_argument("--loader", choices=("tensor", "files"), default="tensor", help="files: for data beyond memory")
@@ -68,8 +69,6 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         fail(f"--pretrained: there are ImageNet weights for torchvision_resnet18 only, not for {args.arch}")
     if args.no_val and args.patience:
         fail("--patience looks at the validation part, which --no-val leaves out")
-    if args.batch_size and args.batch_size < world():
-        fail(f"--batch-size {args.batch_size}: fewer pictures than the {world()} processes")
     if args.quick:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 256
         args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
@@ -91,9 +90,14 @@ def fill_in_recipe(
     batch = min(args.batch_size or recipe["batch_size"], count)
     recipe["epochs"] = SAMPLE_EPOCHS if is_sample else max(recipe["epochs"], -(-FEWEST_STEPS // max(1, count // batch)))
     recipe["crop"] = min(recipe["crop"], image_size // 4)
+    recipe["batch_size"] = max(1, recipe["batch_size"] // world()) * world()
     for name, value in recipe.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.batch_size % world():
+        fail(f"--batch-size {args.batch_size} cannot be shared evenly by {world()} processes")
+    if count < world():
+        fail(f"{count} training pictures are too few for {world()} processes")
     if args.crop >= image_size:
         fail(f"--crop {args.crop}: must be less than the {image_size} pixels of a side")
     if args.data == "auto" and data:

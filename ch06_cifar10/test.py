@@ -32,6 +32,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
+    utils.add_mirror_flag(parser)
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
     parser.add_argument("--tta", action="store_true", help="average over six views: mirrored, and shifted by a pixel")
     top_help = "classes to show for a picture (default: %(default)s)"
@@ -88,7 +89,8 @@ def measure(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict:
         tp = int(confusion[i, i])
         fn, fp = int(confusion[i].sum()) - tp, int(confusion[:, i].sum()) - tp
         row = {"tp": tp, "fp": fp, "fn": fn, "tn": len(labels) - tp - fn - fp}
-        row |= {"accuracy": tp / max(1, tp + fn), "precision": tp / max(1, tp + fp)}
+        recall, precision = tp / max(1, tp + fn), tp / max(1, tp + fp)
+        row |= {"recall": recall, "precision": precision, "f1": 2 * tp / max(1, 2 * tp + fp + fn)}
         rows[name] = row | {"average_precision": float(precision_area[i]), "auroc": float(roc_area[i])}
     right = {n: float((probabilities.topk(n).indices == labels[:, None]).any(1).float().mean()) for n in (1, min(5, k))}
     result = {"accuracy": right[1], f"top{min(5, k)}_accuracy": right[min(5, k)], "pictures": len(labels)}
@@ -96,9 +98,11 @@ def measure(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict:
 
 
 def print_table(result: dict) -> None:
-    rows = [["class", "accuracy", "precision", "AP", "AUROC", "TP", "FP", "FN", "TN"]]
+    """Recall is the share of a class's pictures that are called so (some call it the accuracy of the class), precision the
+    share of those called so that are of the class, F1 their harmonic mean."""
+    rows = [["class", "recall", "precision", "F1", "AP", "AUROC", "TP", "FP", "FN", "TN"]]
     for name, row in result["classes"].items():
-        scores = [f"{row[key]:.4f}" for key in ("accuracy", "precision", "average_precision", "auroc")]
+        scores = [f"{row[key]:.4f}" for key in ("recall", "precision", "f1", "average_precision", "auroc")]
         rows.append([name, *scores, *(f"{row[key]:,}" for key in ("tp", "fp", "fn", "tn"))])
     utils.print_table(rows)
 

@@ -14,7 +14,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from tqdm import tqdm
 import sample
 import utils
 import voc
-from utils import fail, say, warn, world, write_atomic
+from utils import fail, say, warn, write_atomic
 from voc import Annotation, Thing
 
 VOC_CLASSES = (
@@ -42,6 +41,7 @@ ARCHIVES = {  # the list file that an archive brings: its address, MD5 and size
     "VOC2012/ImageSets/Main/trainval.txt": (
         f"{SITE}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", "1.9 GB"),
 }  # fmt: skip
+MIRRORS = {"VOCtrainval_11-May-2012.tar": ["https://dataset.bj.bcebos.com/voc/VOCtrainval_11-May-2012.tar"]}
 YEARS = {"voc2007": ("2007",), "voc2012": ("2012",), "voc0712": ("2007", "2012")}
 PARTS = ("train", "val", "test")
 SPLIT_SEED = 2007  # which pictures of your folder validate never depends on --seed
@@ -126,39 +126,13 @@ def get_archive(root: Path, url: str, md5: str, size: str) -> None:
     """Downloads an archive of VOC into `root`, checks its MD5 and unpacks it."""
     path = root / url.rsplit("/", 1)[1]
     if not path.exists():
-        if world() > 1:  # not one process downloading while the others go without
-            fail(f"{path.name} is not in {root}; get it with `python datasets.py` before torchrun")
-        say(f"Downloading {url} ({size}) into {root} ...")
-        download(url, path, md5)
-    elif md5_of(path) != md5:
-        fail(f"{path}: damaged (not the MD5 {md5}); delete it to have it downloaded again")
+        say(f"{path.name}: {size}, to {root}")
+        if path.name not in MIRRORS:
+            say("mirrors of VOC2007 in China: search for VOC2007 on https://opendatalab.com or https://modelscope.cn")
+        utils.download([url, *MIRRORS.get(path.name, [])], path, f"md5:{md5}")
+    elif utils.hash_of(path, "md5") != md5:
+        fail(f"{path}: damaged (not the MD5 {md5}); move it away to have it downloaded again")
     unpack(path, root)
-
-
-def download(url: str, path: Path, md5: str) -> None:
-    """To a temporary name, with a bar and a timeout; the file gets its name when its MD5 is right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with urllib.request.urlopen(url, timeout=20) as source, open(beside, "wb") as target:
-            total = int(source.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, unit="B", unit_scale=True, disable=None, desc=path.name) as bar:
-                while block := source.read(1 << 20):
-                    bar.update(target.write(block))
-        if md5_of(beside) != md5:
-            raise OSError(f"what came has not the MD5 {md5}")
-        os.replace(beside, path)
-    except (OSError, ValueError) as error:
-        beside.unlink(missing_ok=True)
-        fail(f"could not download {url} ({error}); put {path.name} into {path.parent} by hand (MD5 {md5})")
-
-
-def md5_of(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -292,6 +266,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
+    utils.add_mirror_flag(parser)
     parser.add_argument("--check", action="store_true", help="name every fault; exit status 1 if there is one")
     parser.add_argument("--preview", metavar="PNG", default="preview.png", help="drawn boxes (default: %(default)s)")
     parser.add_argument("--to-coco", metavar="DIR", help="write PART.json of each part into DIR")

@@ -7,10 +7,15 @@ build(arch, size, ...) takes mmdet's configuration file for `arch`, puts the dat
 (plugins.py) in, and for size "tiny" makes the network small enough to train on a CPU. The families (course 7-1):
   faster_rcnn   two stages, anchors     Ren et al. 2015, "Faster R-CNN"; a first network proposes regions, a second names them
   retinanet     one stage, anchors      Lin et al. 2017, "Focal Loss for Dense Object Detection"
+  atss          one stage, anchors      Zhang et al. 2020, "Bridging the Gap ..."; statistics choose the anchors of each thing
   fcos          one stage, no anchors   Tian et al. 2019, "FCOS"; each place inside a thing tells the distances to its sides
   yolox         one stage, no anchors   Ge et al. 2021, "YOLOX"; who learns from which thing is decided by cost (SimOTA)
   rtmdet        one stage, no anchors   Lyu et al. 2022, "RTMDet"; large kernels, soft labels in that decision
+  centernet     one stage, keypoints    Zhou et al. 2019, "Objects as Points"; peaks of a map are centres; no NMS
+  dino          transformer, queries    Zhang et al. 2023, "DINO"; each query finds a thing or nothing (as DETR); no NMS
 """
+
+# ruff: noqa: E402 (operators.provide() comes before the import of mmdet)
 
 import argparse
 import copy
@@ -18,35 +23,42 @@ import difflib
 import warnings
 from pathlib import Path
 
-import mmcv_check
+import operators
 
-mmcv_check.require()  # before mmdet is imported, whose error for it nobody understands
+operators.provide()  # before mmdet is imported
 
-import torch  # noqa: E402
-import yaml  # noqa: E402
-from mmdet.registry import MODELS  # noqa: E402
-from mmdet.utils import get_test_pipeline_cfg  # noqa: E402
-from mmengine import Config, ConfigDict  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
+import torch
+import yaml
+from mmdet.registry import MODELS
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine import Config, ConfigDict
+from mmengine.registry import init_default_scope
 
-from utils import fail, load_checkpoint, say, warn, world  # noqa: E402
+from utils import fail, load_checkpoint, say, warn, world
 
 FAMILIES = {
     "faster_rcnn": "two stages, anchors",
     "retinanet": "one stage, anchors",
+    "atss": "one stage, anchors",
     "fcos": "one stage, no anchors",
     "yolox": "one stage, no anchors",
     "rtmdet": "one stage, no anchors",
+    "centernet": "one stage, keypoints",
+    "dino": "transformer, queries",
 }
 FILES = {  # mmdet's configuration, and the one whose weights, trained on COCO, it can start from
     "faster_rcnn": ("pascal_voc/faster-rcnn_r50_fpn_1x_voc0712.py", "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"),
     "retinanet": ("pascal_voc/retinanet_r50_fpn_1x_voc0712.py", "retinanet/retinanet_r50_fpn_1x_coco.py"),
+    "atss": ("atss/atss_r50_fpn_1x_coco.py",) * 2,
     "fcos": ("fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",) * 2,
     "yolox": ("yolox/yolox_s_8xb8-300e_coco.py",) * 2,
     "rtmdet": ("rtmdet/rtmdet_s_8xb32-300e_coco.py",) * 2,
+    "centernet": ("centernet/centernet_r18-dcnv2_8xb16-crop512-140e_coco.py",) * 2,
+    "dino": ("dino/dino-4scale_r50_8xb2-12e_coco.py",) * 2,
 }
 SIZES = ("full", "tiny")
 BACKBONES = {  # mmdet's short names, which it would look up in torchvision
+    "torchvision://resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     "torchvision://resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     "open-mmlab://detectron/resnet50_caffe": (
         "https://download.openmmlab.com/pretrain/third_party/resnet50_msra-5891d200.pth"
@@ -75,6 +87,10 @@ def build(arch: str, size: str, classes: tuple[str, ...], data: str, root: str =
     if size == "tiny":
         TINY[arch](config.model)
         simple_recipe(config, TINY_EPOCHS.get(data, 60), options.get("image_size") or TINY_SIDES.get(data, 320))
+        if arch == "centernet":
+            pad_test_pictures(config)
+        if arch == "dino":  # Transformers want smaller steps
+            config.optim_wrapper.optimizer.lr = 5e-4
     return adapt(config, classes, data, root, **options)
 
 
@@ -107,6 +123,16 @@ def tiny_retinanet(model: ConfigDict) -> None:
     model.bbox_head.anchor_generator |= {"strides": [8, 16, 32], "octave_base_scale": 2}  # anchors from 16 pixels
 
 
+def tiny_atss(model: ConfigDict) -> None:
+    small_resnet(model)
+    model.neck.num_outs = 3
+    model.bbox_head |= {"in_channels": 64, "feat_channels": 64, "stacked_convs": 2}
+    model.bbox_head.anchor_generator |= {
+        "strides": [8, 16, 32],
+        "octave_base_scale": 4,
+    }  # anchors of 32 pixels and more
+
+
 def tiny_fcos(model: ConfigDict) -> None:
     small_resnet(model)
     model.neck.num_outs = 3
@@ -130,12 +156,39 @@ def tiny_rtmdet(model: ConfigDict) -> None:
         part.norm_cfg = {"type": "BN"}  # in place of SyncBN, which needs GPUs
 
 
+def tiny_centernet(model: ConfigDict) -> None:
+    neck = dict(model.neck)
+    small_resnet(model)
+    model.neck = neck | {"in_channels": 128, "num_deconv_filters": (64, 64, 64), "use_dcn": False}  # slow on a CPU
+    model.backbone.out_indices = (3,)
+    model.data_preprocessor.pad_size_divisor = 32
+
+
+def tiny_dino(model: ConfigDict, levels: int = 2) -> None:
+    """Fewer layers and queries. The 256 channels stay: mmdet's decoder has that number in its code."""
+    neck = dict(model.neck)
+    small_resnet(model)
+    model.neck = neck | {"in_channels": [32, 64], "num_outs": levels}
+    model.backbone.out_indices = (1, 2)
+    model.data_preprocessor.pad_size_divisor = 32
+    model |= {"num_queries": 60, "num_feature_levels": levels}
+    model.dn_cfg.group_cfg.num_dn_queries = 20
+    model.encoder.num_layers = model.decoder.num_layers = 2
+    for part in (model.encoder, model.decoder):
+        part.layer_cfg.ffn_cfg.feedforward_channels = 512
+    model.encoder.layer_cfg.self_attn_cfg.num_levels = levels
+    model.decoder.layer_cfg.cross_attn_cfg.num_levels = levels
+
+
 TINY = {
     "faster_rcnn": tiny_faster_rcnn,
     "retinanet": tiny_retinanet,
+    "atss": tiny_atss,
     "fcos": tiny_fcos,
     "yolox": tiny_yolox,
     "rtmdet": tiny_rtmdet,
+    "centernet": tiny_centernet,
+    "dino": tiny_dino,
 }
 
 
@@ -164,6 +217,18 @@ def simple_recipe(config: Config, epochs: int, side: int) -> None:
     config.val_cfg, config.test_cfg = {"type": "ValLoop"}, {"type": "TestLoop"}
     config.auto_scale_lr = {"base_batch_size": 16}
     config.custom_hooks = []
+
+
+def pad_test_pictures(config: Config) -> None:
+    """CenterNet's head wants test pictures in the middle of a black frame, and its width, to undo the shift."""
+    pad = {"type": "RandomCenterCropPad", "ratios": None, "border": None, "test_mode": True}
+    pad |= {"test_pad_mode": ["logical_or", 31], "test_pad_add_pix": 1}  # to the next multiple of 32
+    pad |= {"mean": [0, 0, 0], "std": [1, 1, 1], "to_rgb": True}
+    for name in ("val", "test"):
+        load, resize, boxes, pack = config[f"{name}_dataloader"].dataset.pipeline
+        as_float = load | {"to_float32": True}
+        pack = pack | {"meta_keys": (*pack["meta_keys"], "border")}
+        config[f"{name}_dataloader"].dataset.pipeline = [as_float, resize, pad, boxes, pack]
 
 
 # ---- any configuration, for our data ----------------------------------------------------------------------------------

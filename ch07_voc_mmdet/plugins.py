@@ -3,6 +3,8 @@
 A configuration names them by `type`, and imports this file by `custom_imports`; so they work with any of mmdet's models.
 """
 
+# ruff: noqa: E402 (operators.provide() comes before the import of mmdet)
+
 import itertools
 import logging
 import math
@@ -13,6 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+import operators
+
+operators.provide()  # before mmdet is imported
+
 from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS, HOOKS, METRICS
 from mmengine.evaluator import BaseMetric

@@ -50,6 +50,7 @@ def parse(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", metavar="DIR", help="where data lies (default: as in the run, else data)")
+    utils.add_mirror_flag(parser)
     parser.add_argument("--part", default="test", help="train, val or test (default: %(default)s)")
     parser.add_argument(
         "--score", type=float, default=0.3, help="boxes to draw and to call wrong (default: %(default)s)"
@@ -118,7 +119,7 @@ def find(network: nn.Module, pipeline: Compose, picture: np.ndarray) -> tuple[np
 def make_pipeline(config: Config) -> Compose:
     """The test transforms, for pictures that are in memory already."""
     steps = models.test_steps(config)
-    steps[0] = {"type": "mmdet.LoadImageFromNDArray"}
+    steps[0] = {"type": "mmdet.LoadImageFromNDArray", "to_float32": steps[0].get("to_float32", False)}
     return Compose(steps)
 
 
@@ -225,7 +226,7 @@ def export(args, config: Config, network: nn.Module, meta: dict, path: Path, res
     command = f"python train.py --arch {meta['arch']} --size {meta['size']} --data {meta['data']}"
     for name in ("epochs", "batch_size", "lr", "image_size", "seed"):
         command += f" --{name.replace('_', '-')} {recipe[name]}" if recipe[name] else ""
-    side = next(step["scale"][0] for step in models.test_steps(config) if step["type"] == "Resize")
+    side = next((step["scale"][0] for step in models.test_steps(config) if step["type"] == "Resize"), None)
     score = {key: result[key] for key in ("mAP50_area", "mAP50_11points", "tested_on", "part", "torch")}
     score["AP"] = result["coco"]["AP"]
     about = {key: meta[key] for key in ("arch", "size", "classes", "data")} | {"image_size": side}

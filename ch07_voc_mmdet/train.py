@@ -37,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     data = parser.add_argument_group("data and network")
     data.add_argument("--data", default="auto", help=datasets.DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
+    utils.add_mirror_flag(data)
     data.add_argument("--limit", type=int, metavar="N", help="use only the first N pictures of train and of val")
     data.add_argument("--no-val", action="store_true", help="train on the validation part too and keep the last epoch")
     data.add_argument("--arch", default="fcos", help=f"one of {', '.join(models.FILES)} (default: %(default)s)")

@@ -135,6 +135,18 @@ def add_device_flag(parser):
     parser.add_argument("--device", choices=choices, default="auto", help="default: %(default)s, an accelerator if any")
 
 
+class Mirror(argparse.Action):
+    """--mirror cn sets DATA_MIRROR, which may also be set outside; download() then begins with the last address."""
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        setattr(namespace, self.dest, value)
+        os.environ["DATA_MIRROR"] = value
+
+
+def add_mirror_flag(parser):
+    parser.add_argument("--mirror", choices=("cn",), action=Mirror, help="cn: download from the mirrors in China first")
+
+
 def flags(names: Iterable[str]) -> str:
     """("batch_size", "lr") -> "--batch-size, --lr" """
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
@@ -149,7 +161,7 @@ def parse_args(parser, argv=None):
     names = [*(action.dest for action in parser._actions), *parser._defaults]
     nothing = argparse.Namespace(**dict.fromkeys(names, ...))
     given = [name for name, value in vars(parser.parse_args(argv, nothing)).items() if value is not ...]
-    if refused := [name for name in given if name not in ("resume", *MAY_CHANGE)]:
+    if refused := [name for name in given if name not in ("resume", "mirror", *MAY_CHANGE)]:
         fail(f"--resume {args.resume}: goes on with the run's own data and recipe; leave out {flags(refused)}")
     parser.set_defaults(**{name: value for name, value in saved.items() if hasattr(args, name)})
     args = parser.parse_args(argv)
@@ -416,7 +428,9 @@ def hash_of(path: Path, kind: str = "sha256") -> str:
 
 
 def download(urls: Iterable[str], path: Path, expected: str = "", check: Callable | None = None, timeout: float = 20.0):
-    """Gets `path` from the first address that has it whole. `expected`: "md5:..." or "sha256:..."; `check` raises ValueError.
+    """Gets `path` from the first address that has it whole. `urls`: the official one, then mirrors, those in China last.
+
+    `expected`: "md5:..." or "sha256:..."; `check` raises ValueError.
 
     What comes is kept as NAME.part until it is whole and right: a broken download goes on from there the next time. A whole
     but wrong one is kept as NAME.damaged.
@@ -425,6 +439,7 @@ def download(urls: Iterable[str], path: Path, expected: str = "", check: Callabl
         fail(f"{path} is not there; get it with `python datasets.py` before torchrun")
     kind, _, digest = expected.partition(":")
     part, why = path.with_name(f"{path.name}.part"), "no address"
+    urls = list(urls)[:: -1 if os.getenv("DATA_MIRROR") == "cn" else 1]
     output_folder(path.parent)
     for url in urls:
         try:
@@ -578,7 +593,7 @@ def open_run(args, default: str, split: dict) -> Path:
 
     All processes must have the same recipe and the same samples. Of a resumed run nothing is written before save_arguments().
     """
-    here = ("run", "resume", "data", "data_root", "cache", *MAY_CHANGE)  # may differ from machine to machine
+    here = ("run", "resume", "data", "data_root", "cache", "mirror", *MAY_CHANGE)  # may differ from machine to machine
     agree(recipe={name: value for name, value in vars(args).items() if name not in here})
     agree(data=fingerprint(json.dumps(split, sort_keys=True).encode()))
     if args.resume is not None:

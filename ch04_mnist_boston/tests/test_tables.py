@@ -91,7 +91,7 @@ def test_a_constant_column_counts_as_zero_and_never_divides(csv_file, capsys):
 
 
 def test_without_network_auto_is_the_sample_and_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tables, "BOSTON_URL", (tmp_path / "gone").as_uri())
+    monkeypatch.setattr(tables, "BOSTON_URLS", [(tmp_path / "gone").as_uri()])
     assert tables.load_table("auto", str(tmp_path / "data")).name == "sample"
     said = capsys.readouterr().err
     assert "SAMPLE" in said and "housing.data" in said and tables.BOSTON_MD5 in said

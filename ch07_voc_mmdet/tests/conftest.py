@@ -1,5 +1,4 @@
-"""Shared by the tests: --device, a small VOC folder, a way to run the chapter's scripts as a user does, and the skipping of
-what needs mmcv's operators where those are missing."""
+"""Shared by the tests: --device, a small VOC folder, and a way to run the chapter's scripts as a user does."""
 
 import os
 import subprocess
@@ -12,14 +11,6 @@ import pytest
 
 CHAPTER = Path(__file__).parents[1]
 sys.path.insert(0, str(CHAPTER))
-
-
-def need_operators():
-    """To be called at the head of a test file whose tests build detectors."""
-    import mmcv_check
-
-    if reason := mmcv_check.missing():
-        pytest.skip(reason, allow_module_level=True)
 
 
 def pytest_configure(config):

@@ -11,6 +11,7 @@ from PIL import Image
 
 import datasets
 import sample
+import utils
 import voc
 from voc import Thing
 
@@ -167,7 +168,7 @@ def pack(path, members):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    return datasets.md5_of(path)
+    return utils.hash_of(path, "md5")
 
 
 def test_an_archive_is_checked_and_unpacked_in_its_folder(tmp_path, monkeypatch):
@@ -180,12 +181,27 @@ def test_an_archive_is_checked_and_unpacked_in_its_folder(tmp_path, monkeypatch)
     (root / source.name).write_bytes(b"half")
     with pytest.raises(SystemExit, match=r"VOCtrainval.tar: damaged \(not the MD5"):
         datasets.get_archive(root, source.as_uri(), md5, "1 kB")
-    with pytest.raises(SystemExit, match=f"could not download .*put other.tar into .*by hand .MD5 {md5}"):
+    with pytest.raises(SystemExit, match=f"could not download other.tar .*put it into .*by hand .MD5 {md5}"):
         datasets.get_archive(root, (tmp_path / "other.tar").as_uri(), md5, "1 kB")
     (root / source.name).unlink()
-    with pytest.raises(SystemExit, match="what came has not the MD5 0000"):
+    with pytest.raises(SystemExit, match="its MD5 is not 0000"):
         datasets.get_archive(root, source.as_uri(), "0000", "1 kB")
-    assert [path.name for path in root.iterdir()] == ["VOCdevkit"]
+    assert {path.name for path in root.iterdir()} == {"VOCdevkit", "VOCtrainval.tar.damaged"}
+
+
+def test_a_mirror_comes_after_the_official_address_and_before_it_with_mirror_cn(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(url, *words):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(utils, "fetch", refuse)
+    monkeypatch.setenv("DATA_MIRROR", "")  # to be put back afterwards
+    for words in ([], ["--mirror", "cn"]):
+        with pytest.raises(SystemExit, match="could not download VOCtrainval_11-May-2012.tar"):
+            datasets.main(["--data", "voc2012", "--data-root", str(tmp_path), *words])
+    assert ["bcebos" in url for url in asked] == [False, True, True, False]
 
 
 def test_an_archive_cannot_write_outside(tmp_path):

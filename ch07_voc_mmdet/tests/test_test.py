@@ -1,16 +1,10 @@
 """test.py: it measures what it says, draws on pictures and videos, and refuses what it cannot use."""
 
-# ruff: noqa: E402 (what needs mmcv is imported once it is known to be there)
-
 import json
-
-import pytest
-from conftest import need_operators
-
-need_operators()
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """Training as a whole: it learns, it resumes exactly after a kill, its files are safe to load, nonsense gets one line."""
 
-# ruff: noqa: E402 (what needs mmcv is imported once it is known to be there)
-
 import json
 import os
 import signal
@@ -10,11 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import CHAPTER, need_operators
-
-need_operators()
-
 import torch
+from conftest import CHAPTER
 from mmdet.apis import DetInferencer
 from mmengine import Config
 from mmengine.logging import HistoryBuffer
