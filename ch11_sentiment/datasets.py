@@ -1,7 +1,7 @@
 """weibo_senti_100k, your own table of texts, or the built-in sample -> train / val / test, as numbers of tokens.
 
     python datasets.py                                  # gets the data ready (or the sample) and describes them
-    python datasets.py --data my.csv --tokenizer char   # any CSV, TSV or JSON lines with a text and a label column
+    python datasets.py --data my.csv --tokenizer char   # any table that tables.py reads, with a text and a label column
 
 Tokenised text is cached (data/cache/tokens-HASH.npz): a table of 72,000 rows takes seconds once, then a fraction of one.
 """
@@ -12,7 +12,7 @@ import io
 import json
 import multiprocessing
 import os
-import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,21 +26,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 import sample
+import tables
 import text as texts
 import utils
 from text import PAD, UNK
-from utils import Number, fail, fingerprint, rank, warn, world, write_atomic
+from utils import Number, fail, fingerprint, rank, say, warn, world, write_atomic
 
 PARTS = ("train", "val", "test")
-TEXT_COLUMNS = ("review", "text", "content", "sentence", "comment", "评论", "文本", "内容", "句子")
-LABEL_COLUMNS = ("label", "labels", "sentiment", "class", "category", "标签", "情感", "类别")
 NUMBERED = {("0", "1"): ["negative", "positive"], ("-1", "0", "1"): ["negative", "neutral", "positive"]}
-DATA_HELP = "auto (default): weibo if it can be had, else sample; weibo; sample; or a .csv, .tsv or .jsonl file"
+DATA_HELP = "auto (default): weibo if it can be had, else sample; weibo; sample; or a .csv, .tsv, .jsonl or .json file"
 WEIBO_ROWS = 119_988
 SOURCES = {
     "weibo_senti_100k.csv": (
-        "https://huggingface.co/datasets/dirtycomputer/weibo_senti_100k/resolve/main/weibo_senti_100k.csv",
         "https://hf-mirror.com/datasets/dirtycomputer/weibo_senti_100k/resolve/main/weibo_senti_100k.csv",
+        "https://huggingface.co/datasets/dirtycomputer/weibo_senti_100k/resolve/main/weibo_senti_100k.csv",
         "https://gitee.com/dogecheng/python/raw/master/data/weibo_senti_100k.csv",
     ),
     "hit_stopwords.txt": (
@@ -49,7 +48,7 @@ SOURCES = {
     ),
 }
 STOP_WORDS_SHA256 = "84e526454db0245cab0d167df067f00298d271ad2c86391d45f5e880c422cbae"
-CACHE_VERSION = 1  # to be raised when this file or text.py comes to give other tokens for the same table
+CACHE_VERSION = 2  # to be raised when this file, tables.py or text.py comes to give other tokens for the same table
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Corpus:
     words: list[str]
     ids: np.ndarray  # (tokens,) int32
     starts: np.ndarray  # (rows + 1,) int64
-    labels: np.ndarray  # (rows,) int64
+    labels: np.ndarray  # (rows,) int64; of a table with several labels a text, (rows, classes) int64 of 0 and 1
     parts: np.ndarray  # (rows,) int8, a number of PARTS
     lines: np.ndarray  # (rows,) int64, where in the file
     raw: list[str]  # the texts as they were
@@ -78,6 +77,16 @@ class Corpus:
             samples[numbers[part]][fingerprint(text.encode("utf-8", "surrogatepass"))] = f"line {line}"
         return samples | {"data": data}
 
+    def labelled(self) -> str:
+        """A fingerprint of which text has which label, whatever the order of the rows."""
+        return fingerprint("\n".join(sorted(map(str, zip(self.raw, self.labels.tolist(), strict=True)))).encode())
+
+    def counts(self, part: str) -> list[int]:
+        """How many texts of the part each class has."""
+        labels = self.labels[self.rows(part)]
+        found = labels.sum(0) if self.labels.ndim == 2 else np.bincount(labels, minlength=len(self.classes))
+        return found.tolist()
+
     def tokens(self, row: int) -> list[str]:
         return [self.words[i] for i in self.ids[self.starts[row] : self.starts[row + 1]]]
 
@@ -89,8 +98,9 @@ class Split:
     ids: Tensor  # (tokens,) int32
     starts: Tensor  # (N,)
     lengths: Tensor  # (N,)
-    labels: Tensor  # (N,)
+    labels: Tensor  # (N,), or (N, K) of 0 and 1
     rows: np.ndarray
+    classes: int
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -131,7 +141,9 @@ def get_file(name: str, root: str) -> Path:
     path = Path(root) / name
     if path.exists():
         return path
-    utils.download(SOURCES[name], path, check=partial(check_download, name))
+    hub = os.getenv("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    urls = [url.replace("https://huggingface.co", hub) for url in SOURCES[name]]
+    utils.download(urls, path, check=partial(check_download, name))
     return path
 
 
@@ -154,95 +166,7 @@ def load_stop_words(which: str, root: str) -> list[str]:
     path = get_file("hit_stopwords.txt", root) if which == "hit" else Path(which)
     if not path.is_file():
         fail(f"--stop-words {which}: not none or hit, and there is no file of that name")
-    return sorted({texts.clean(line) for line in decode(path, path.read_bytes()).splitlines()} - {""})
-
-
-# ---- reading a table --------------------------------------------------------------------------------------------------
-
-
-def decode(path: Path, data: bytes) -> str:
-    """Bytes -> text, from UTF-8 with or without a byte-order mark, or GB18030 (which GBK and GB2312 are part of)."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        where = error.start
-    try:
-        text = data.decode("gb18030")
-    except UnicodeDecodeError:
-        text = ""
-    if not text or "\0" in text or not is_plausible(text):
-        fail(f"{path}: neither UTF-8 (byte {where:,} is none of it) nor GB18030; save it as UTF-8")
-    return text
-
-
-def is_plausible(text: str) -> bool:
-    """Nearly all bytes are some GB18030 text. Of real Chinese, these eight are one character in fifteen (traditional too), or
-    nearly all are among the 3,755 that GB2312 has first."""
-    chinese = re.findall("[\u3400-\u9fff\ue000-\uf8ff]", text[:200_000])
-    frequent = sum(c in "的一是不我人在有" for c in chinese)
-    first = sum(b"\xb0" <= c.encode("gb18030")[:1] <= b"\xd7" and c.encode("gb18030")[1] > 0xA0 for c in chinese)
-    return not chinese or frequent > len(chinese) / 200 or first > 0.9 * len(chinese)
-
-
-def read_table(path: Path, data: bytes, text_column: str | None, label_column: str | None) -> tuple[list, list[str]]:
-    """-> rows (line, text, label) and notes of what was skipped. Quotes, commas and newlines in a text are the csv module's."""
-    text = decode(path, data)
-    if "\0" in text:
-        fail(f"{path}: has NUL bytes in it, as UTF-16 has; save it as UTF-8")
-    records = json_records(path, text) if path.suffix.lower() in (".jsonl", ".json") else csv_records(path, text)
-    _, names = next(records, (0, None))
-    if not names:
-        fail(f"{path}: empty; expected a header with a text and a label column")
-    text_at = column(path, names, text_column, TEXT_COLUMNS, "text")
-    label_at = column(path, names, label_column, LABEL_COLUMNS, "label")
-    rows, bad = [], []
-    for line, values in records:
-        good = len(values) == len(names) and values[label_at].strip() and values[text_at].strip()
-        (rows.append((line, values[text_at], values[label_at].strip())) if good else bad.append(line))
-    if not bad:
-        return rows, []
-    return rows, [f"skipped {len(bad):,} rows without a text, a label or all columns, the first in line {bad[0]:,}"]
-
-
-def csv_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Line numbers and rows, the header first. The separator is a tab, comma or semicolon: what the header has."""
-    header = text.lstrip().partition("\n")[0]
-    separator = "\t" if path.suffix.lower() == ".tsv" else next((s for s in "\t,;" if s in header), ",")
-    csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is for spreadsheets
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    line = 1
-    for values in reader:
-        if reader.line_num - line > 1000:
-            fail(f"{path}, line {line}: a text begins with a quotation mark there, and no other ends it")
-        if values:
-            yield line, values
-        line = reader.line_num + 1
-
-
-def json_records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The same of JSON lines: an object a line, the first of which has the names of the columns."""
-    names = None
-    for line, part in enumerate(text.split("\n"), 1):
-        if not part.strip():
-            continue
-        try:
-            row = {str(name): value for name, value in json.loads(part).items()}
-        except (ValueError, AttributeError, RecursionError):
-            fail(f"{path}, line {line}: not a JSON object")
-        if names is None:
-            names = list(row)
-            yield line, names
-        yield line, ["" if row.get(name) is None else str(row[name]) for name in names]
-
-
-def column(path: Path, names: list[str], wanted: str | None, usual: tuple, kind: str) -> int:
-    """Where the text or the label column is: the one asked for, or the first that bears a usual name."""
-    plain = [name.strip().lower() for name in names]
-    found = [plain.index(name.lower()) for name in ((wanted,) if wanted else usual) if name.lower() in plain]
-    if not found:
-        what = f"no column {wanted!r}" if wanted else f"no {kind} column"
-        fail(f"{path}: {what}, only {', '.join(names)[:200]}; name it with --{kind}-column")
-    return found[0]
+    return sorted({texts.clean(line) for line in utils.read_text(path).split("\n")} - {""})
 
 
 # ---- cleaning, segmentation, splitting --------------------------------------------------------------------------------
@@ -250,51 +174,53 @@ def column(path: Path, names: list[str], wanted: str | None, usual: tuple, kind:
 
 def load_table(path, name, tokenizer, emoticons, cache, workers=0, text_column=None, label_column=None) -> Corpus:
     """Reads a table, or what the cache has of it. Of several processes, the first fills the cache and the others read it."""
-    data = path.read_bytes()
-    settings = [CACHE_VERSION, tokenizer, emoticons, text_column, label_column]
-    digest = hashlib.sha256(hashlib.sha256(data).digest() + json.dumps(settings).encode()).hexdigest()
-    cached = Path(cache) / f"tokens-{digest[:16]}.npz"
+    settings = [CACHE_VERSION, tokenizer, emoticons, text_column, label_column, path.suffix]
+    try:
+        data = hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        fail(f"{path}: cannot be read ({error.strerror})")
+    cached = Path(cache) / f"tokens-{hashlib.sha256(data + json.dumps(settings).encode()).hexdigest()[:16]}.npz"
     corpus = None
-    if rank() == 0:
-        corpus = read_cache(cached, name)
-        if corpus is None:
-            rows, notes = read_table(path, data, text_column, label_column)
-            corpus = tokenise(name, rows, notes, tokenizer, emoticons, cache, workers)
-            write_cache(cached, corpus)
-    if dist.is_initialized():
-        dist.barrier()
-    corpus = corpus or read_cache(cached, name)
-    if corpus is None:
-        fail(f"{cached}: the first process wrote it and this one cannot read it")
+    for turn in (0, 1):
+        if corpus is None and (rank() == 0) == (turn == 0):
+            corpus = read_cache(cached, name)
+            if corpus is None:
+                rows, notes = tables.read(path, text_column, label_column)
+                corpus = tokenise(name, rows, notes, tokenizer, emoticons, cache, workers)
+                write_cache(cached, corpus)
+        if dist.is_initialized():
+            dist.barrier()
     return corpus
 
 
 def tokenise(name, rows, notes, tokenizer, emoticons, cache, workers=0) -> Corpus:
     """Rows (line, text, label) -> a corpus. Exact repeats are kept once; a text that carries two labels is left out."""
+    rows, notes = tables.same_labels(rows, notes)
     chosen, notes = choose_rows(rows, notes, emoticons)
     if not chosen:
         fail(f"--data {name}: no usable row")
     lines, raw, cleaned, labels = zip(*chosen, strict=True)
-    classes = sorted(set(labels))
-    if len(classes) < 2:
-        fail(f"--data {name}: all {len(lines):,} rows have the label {classes[0]!r}; there is nothing to tell apart")
+    classes, numbers, more = tables.classes_of(labels, name)
+    tokens = segment_all(cleaned, tokenizer, cache, workers)
+    number: dict[str, int] = {}
+    ids = np.array([number.setdefault(token, len(number)) for row in tokens for token in row], np.int32)
+    starts = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
+    parts = np.array([PARTS.index(texts.split_of(text)) for text in raw], np.int8)
+    names = NUMBERED.get(tuple(classes), classes)
+    return Corpus(name, names, list(number), ids, starts, numbers, parts, np.array(lines), list(raw), [*notes, *more])
+
+
+def segment_all(cleaned: tuple[str, ...], tokenizer: str, cache, workers: int) -> list[list[str]]:
+    """The tokens of each cleaned text, by several processes if there are many."""
     work = partial(texts.segment, tokenizer=tokenizer, cache=cache)
     workers = min(workers or cores(), 1 + len(cleaned) // 5000)
     progress = partial(tqdm, desc="segmenting", total=len(cleaned), leave=False, disable=None)
     if tokenizer == "jieba":
         texts.load_jieba(cache)  # before the processes part, so that they share the dictionary
     if workers == 1:
-        tokens = list(progress(map(work, cleaned)))
-    else:
-        with multiprocessing.get_context("fork").Pool(workers) as pool:
-            tokens = list(progress(pool.imap(work, cleaned, chunksize=500)))
-    number: dict[str, int] = {}
-    ids = np.array([number.setdefault(token, len(number)) for row in tokens for token in row], np.int32)
-    starts = np.cumsum([0, *map(len, tokens)], dtype=np.int64)
-    parts = np.array([PARTS.index(texts.split_of(text)) for text in raw], np.int8)
-    names = NUMBERED.get(tuple(classes), classes)
-    labels = np.array([classes.index(label) for label in labels])
-    return Corpus(name, names, list(number), ids, starts, labels, parts, np.array(lines), list(raw), notes)
+        return list(progress(map(work, cleaned)))
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        return list(progress(pool.imap(work, cleaned, chunksize=500)))
 
 
 def cores() -> int:
@@ -323,12 +249,14 @@ def choose_rows(rows: list, notes: list[str], emoticons: str) -> tuple[list, lis
 
 
 def write_cache(path: Path, corpus: Corpus) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: getattr(corpus, name) for name in ("classes", "words", "raw", "notes")})
     arrays = {name: getattr(corpus, name) for name in ("ids", "starts", "labels", "parts", "lines")}
     buffer = io.BytesIO()
     np.savez(buffer, text=np.frombuffer(text.encode(), np.uint8), **arrays)
-    write_atomic(path, buffer.getvalue())
+    try:
+        write_atomic(utils.output_folder(path.parent) / path.name, buffer.getvalue())
+    except SystemExit as why:  # a folder where nobody may write is no reason to stop
+        say(f"the tokens are not cached: {why}", file=sys.stderr)
 
 
 def read_cache(path: Path, name: str) -> Corpus | None:
@@ -370,7 +298,8 @@ def encode(corpus: Corpus, part: str, vocabulary: list[str], max_length: int, st
     numbers = np.append(numbers[numbers >= 0], UNK).astype(np.int32)
     lengths = np.minimum(ends - starts, max_length)
     starts[lengths == 0], lengths[lengths == 0] = len(numbers) - 1, 1
-    return Split(*map(torch.from_numpy, (numbers, starts, lengths, corpus.labels[rows])), rows)
+    tensors = map(torch.from_numpy, (numbers, starts, lengths, corpus.labels[rows]))
+    return Split(*tensors, rows, len(corpus.classes))
 
 
 def gather(split: Split, chosen: Tensor) -> Tensor:
@@ -382,7 +311,7 @@ def gather(split: Split, chosen: Tensor) -> Tensor:
 
 
 class BucketLoader:
-    """Batches (ids (n, L), labels (n,)) of texts of similar length, so that little of a batch is padding.
+    """Batches (ids (n, L), labels (n,), texts of the whole batch) of texts of similar length: little of a batch is padding.
 
     For training, the texts are shuffled anew from (seed, epoch), the same in all processes; each run of `pool` batches is
     sorted by length and cut into batches, whose order is shuffled again; each process takes its share of a batch, and an
@@ -390,11 +319,13 @@ class BucketLoader:
     """
 
     def __init__(self, split: Split, batch_size: int, device: torch.device, train=False, seed=0, pool=50, share=True):
-        self.split = Split(*(t.to(device) for t in (split.ids, split.starts, split.lengths, split.labels)), split.rows)
+        tensors = (t.to(device) for t in (split.ids, split.starts, split.lengths, split.labels))
+        self.split = Split(*tensors, split.rows, split.classes)
         self.lengths, self.device, self.train = split.lengths.cpu(), device, train
         self.batch_size = min(batch_size, len(split)) if train else batch_size
         self.seed, self.epoch, self.pool, self.share, self.texts = seed, 0, pool, share, len(split)
         self.order = self.lengths.argsort(stable=True)
+        self.classes = split.classes
 
     def __len__(self) -> int:
         return self.texts // self.batch_size if self.train else -(-self.texts // self.batch_size)
@@ -408,11 +339,11 @@ class BucketLoader:
         batches = [b for p in pools for b in p[self.lengths[p].argsort(stable=True)].split(self.batch_size)]
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         for batch in self.batches():
             mine = (batch[rank() :: world()] if self.share else batch).to(self.device)
             if len(mine):  # of a last validation batch there may be less than one text a process
-                yield gather(self.split, mine), self.split.labels[mine]
+                yield gather(self.split, mine), self.split.labels[mine], len(batch)
 
 
 # ---- python datasets.py -----------------------------------------------------------------------------------------------
@@ -425,30 +356,32 @@ def describe(corpus: Corpus) -> None:
     print(f"{corpus.name}: {len(corpus.labels):,} texts, {len(corpus.words):,} different tokens")
     median, most = np.quantile(lengths, [0.5, 0.99])
     print(f"tokens a text: {median:.0f} (median), {most:.0f} (99 %), {lengths.max():,} (longest)")
-    print(f"{'class':<14}" + "".join(f"{part:>9}" for part in PARTS))
-    for label, name in enumerate(corpus.classes):
-        counts = [int((corpus.labels[corpus.rows(part)] == label).sum()) for part in PARTS]
-        print(f"{name:<14}" + "".join(f"{count:>9,}" for count in counts))
+    columns = [corpus.counts(part) for part in PARTS]
+    rows = [[utils.cut(name, 30), *(f"{column[i]:,}" for column in columns)] for i, name in enumerate(corpus.classes)]
+    utils.print_table([["class", *PARTS], *rows[:30]])
+    if len(rows) > 30:
+        print(f"and {len(rows) - 30} more classes")
 
 
 def add_data_flags(group) -> None:
     """The flags of train.py and datasets.py that say which texts, and what is made of them."""
     group.add_argument("--data", default="auto", help=DATA_HELP)
     group.add_argument("--data-root", default="data", metavar="DIR", help="where real data lie (default: %(default)s)")
+    utils.add_mirror_flag(group)
     group.add_argument("--cache", metavar="DIR", help="of tokenised text and of jieba (default: DATA_ROOT/cache)")
     group.add_argument("--text-column", metavar="NAME", help="of your own table (default: review, text, content, ...)")
     group.add_argument("--label-column", metavar="NAME", help="of your own table (default: label, sentiment, ...)")
     group.add_argument("--emoticons", choices=texts.EMOTICONS, default="keep", help="[哈哈]: default %(default)s")
 
 
-def main() -> None:
+def main(argv=None) -> None:
     parser = utils.Parser(description=__doc__)
     add_data_flags(parser)
     parser.add_argument("--tokenizer", choices=texts.TOKENIZERS, default="jieba", help="default: %(default)s")
     parser.add_argument(
         "--workers", type=Number(int, 0, 256), default=0, help="processes that segment (default: one a core)"
     )
-    args = vars(parser.parse_args())
+    args = vars(parser.parse_args(argv))
     corpus = load(args.pop("data"), args.pop("data_root"), **args)
     describe(corpus)
     for row in corpus.rows("train")[:5]:
