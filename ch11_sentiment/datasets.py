@@ -382,6 +382,7 @@ def main(argv=None) -> None:
         "--workers", type=Number(int, 0, 256), default=0, help="processes that segment (default: one a core)"
     )
     args = vars(parser.parse_args(argv))
+    args.pop("mirror")
     corpus = load(args.pop("data"), args.pop("data_root"), **args)
     describe(corpus)
     for row in corpus.rows("train")[:5]:
