@@ -6,12 +6,15 @@ Counts or TF-IDF of single tokens, or of runs of up to `longest` tokens too, wit
 learn from the training part; which strength of regularisation is best is seen on the validation part.
 """
 
+import sys
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 from sklearn.naive_bayes import MultinomialNB
 from tqdm import tqdm
 
@@ -30,35 +33,47 @@ def fit(kind: str, strength: float, features, labels):
 
 
 def features_of(corpus: Corpus, stop_words: list[str], longest: int, tfidf: bool) -> dict:
-    """-> part: sparse matrix (texts, features). The vocabulary and the document frequencies are the training part's."""
+    """-> part: sparse matrix (texts, features). The vocabulary and the document frequencies are the training part's.
+
+    A token that only one training text has is left out, unless no token is in two."""
     dropped = set(stop_words)
     lists = {part: [[t for t in corpus.tokens(i) if t not in dropped] for i in corpus.rows(part)] for part in PARTS}
     same = {"tokenizer": list, "preprocessor": list, "token_pattern": None}  # the texts are lists of tokens already
     counter = CountVectorizer(ngram_range=(1, longest), min_df=2, **same)
-    counts = {part: (counter.fit_transform if part == "train" else counter.transform)(lists[part]) for part in PARTS}
+    try:
+        counter.fit(lists["train"])
+    except ValueError:
+        counter = CountVectorizer(ngram_range=(1, longest), **same).fit(lists["train"])
+    counts = {part: counter.transform(lists[part]) for part in PARTS}
     if not tfidf:
         return counts
     weigh = TfidfTransformer(sublinear_tf=True).fit(counts["train"])
     return {part: weigh.transform(matrix) for part, matrix in counts.items()}
 
 
-def run(corpus: Corpus, stop_words: list[str] = (), longest: int = 2) -> list[dict]:
-    """-> a row a baseline: name, strength chosen on validation texts, accuracy there and on the test part."""
-    labels = {part: corpus.labels[corpus.rows(part)] for part in PARTS}
-    rows = []
+def plans(corpus: Corpus, stop_words: list[str], longest: int) -> Iterator[tuple[str, str, tuple]]:
+    """-> name, kind, and what features_of takes, of each baseline."""
     if any(map(EMOTICON.fullmatch, corpus.words)):
-        features = features_of(corpus, [word for word in corpus.words if not EMOTICON.fullmatch(word)], 1, tfidf=False)
-        rows.append(best_of("naive Bayes", STRENGTHS["naive Bayes"], features, labels))
-        rows[-1]["name"] = "emoticons alone, naive Bayes"  # the leak: nothing else of the text is looked at
-    with tqdm(total=8, desc="baselines", leave=False, disable=None) as bar:
-        for length in (1, longest):
-            for tfidf in (False, True):
-                features = features_of(corpus, stop_words, length, tfidf)
-                for kind, strengths in STRENGTHS.items():
-                    rows.append(best_of(kind, strengths, features, labels))
-                    what = "single tokens" if length == 1 else f"1 to {length} tokens"
-                    rows[-1]["name"] = f"{('counts', 'TF-IDF')[tfidf]} of {what}, {kind}"
-                    bar.update()
+        others = [word for word in corpus.words if not EMOTICON.fullmatch(word)]
+        yield "emoticons alone, naive Bayes", "naive Bayes", (others, 1, False)  # the leak: nothing else is looked at
+    for length in (1, longest):
+        for tfidf in (False, True):
+            what = f"{('counts', 'TF-IDF')[tfidf]} of {'single tokens' if length == 1 else f'1 to {length} tokens'}"
+            for kind in STRENGTHS:
+                yield f"{what}, {kind}", kind, (stop_words, length, tfidf)
+
+
+def run(corpus: Corpus, stop_words: list[str] = (), longest: int = 2) -> list[dict]:
+    """-> a row a baseline: name, strength chosen on validation texts, accuracy there and on the test part, macro-F1. What
+    cannot be fitted, as where all training texts have one class, is named on stderr."""
+    labels = {part: corpus.labels[corpus.rows(part)] for part in PARTS}
+    rows, features, made_of = [], None, None
+    for name, kind, what in tqdm(list(plans(corpus, stop_words, longest)), desc="baselines", leave=False, disable=None):
+        try:
+            features, made_of = (features, what) if what == made_of else (features_of(corpus, *what), what)
+            rows.append({"name": name} | best_of(kind, STRENGTHS[kind], features, labels))
+        except ValueError as error:
+            print(f"baseline {name}: cannot be fitted ({str(error).splitlines()[0]})", file=sys.stderr)
     return rows
 
 
@@ -67,11 +82,13 @@ def best_of(kind: str, strengths: tuple, features: dict, labels: dict) -> dict:
     models = {strength: fit(kind, strength, features["train"], labels["train"]) for strength in strengths}
     scores = {s: float(np.mean(m.predict(features["val"]) == labels["val"])) for s, m in models.items()}
     best = max(scores, key=scores.get)
-    accuracy = float(np.mean(models[best].predict(features["test"]) == labels["test"]))
-    return {"name": kind, "strength": best, "val_accuracy": scores[best], "accuracy": accuracy}
+    answers = models[best].predict(features["test"])
+    accuracy, macro_f1 = float(np.mean(answers == labels["test"])), f1_score(labels["test"], answers, average="macro")
+    return {"strength": best, "val_accuracy": scores[best], "accuracy": accuracy, "macro_f1": float(macro_f1)}
 
 
 def print_table(rows: list[dict]) -> None:
-    print(f"{'baseline':<44}{'strength':>9}{'val':>9}{'test':>9}")
+    print(f"{'baseline':<44}{'strength':>9}{'val':>9}{'test':>9}{'macro-F1':>10}")
     for row in rows:
-        print(f"{row['name']:<44}{row['strength']:>9g}{row['val_accuracy']:>9.4f}{row['accuracy']:>9.4f}")
+        figures = f"{row['val_accuracy']:>9.4f}{row['accuracy']:>9.4f}{row['macro_f1']:>10.4f}"
+        print(f"{row['name']:<44}{row['strength']:>9g}{figures}")

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import datasets
 import models
+from scores import loss_of
 from text import PAD
 
 ROUNDS, TEXTS = 5, 2560  # texts a round of ours; the course's rounds are as many texts as fit into its slower steps
@@ -58,14 +59,14 @@ class CourseLoader(datasets.BucketLoader):
         longest = int(self.lengths.max())
         for batch in self.batches():
             ids = datasets.gather(self.split, batch.to(self.device))
-            yield F.pad(ids, (0, longest - ids.shape[1])), self.split.labels[batch.to(self.device)]
+            yield F.pad(ids, (0, longest - ids.shape[1])), self.split.labels[batch.to(self.device)], len(batch)
 
 
-def first_batches(loader, texts: int) -> list[tuple[Tensor, Tensor]]:
+def first_batches(loader, texts: int) -> list[tuple]:
     batches = []
     for batch in loader:
         batches.append(batch)
-        if sum(len(labels) for _, labels in batches) >= texts:
+        if sum(len(labels) for _, labels, _ in batches) >= texts:
             break
     return batches
 
@@ -75,11 +76,11 @@ def make_epoch(args: Namespace, model: nn.Module, batches: list):
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
 
     def epoch():
-        for ids, labels in batches:
+        for ids, labels, texts in batches:
             with torch.autocast(ids.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
                 logits = model(ids)
             optimizer.zero_grad()
-            F.cross_entropy(logits.float(), labels).backward()
+            (loss_of(logits, labels) / texts).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 
@@ -111,10 +112,10 @@ def measure(args: Namespace, corpus: datasets.Corpus, meta: dict, make_model, de
         for name, work in works.items():
             times[name].append(seconds_of(work, device))
     seconds = {name: statistics.median(values) for name, values in times.items()}
-    texts = {name: sum(len(labels) for _, labels in b) for name, b in batches.items()}
-    padding = {name: [float((ids == PAD).float().mean()) for ids, _ in b] for name, b in batches.items()}
+    texts = {name: sum(texts for *_, texts in b) for name, b in batches.items()}
+    padding = {name: [float((ids == PAD).float().mean()) for ids, *_ in b] for name, b in batches.items()}
     model = make_model(args, meta, device)
-    flops = 3 * sum(count_flops(model, ids) for ids, _ in batches["ours"])
+    flops = 3 * sum(count_flops(model, ids) for ids, *_ in batches["ours"])
     speed, course_speed = (texts[name] / seconds[name] for name in ("ours", "course"))
     peak = product_flops / seconds["product"]
     return {

@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import text
 import utils
+from scores import probabilities_of
 
 Word = tuple[str, int, int]  # as it is shown, and which of the text's tokens it is made of: from, up to
 GREEN, RED, BLUE = (40, 160, 70), (215, 60, 60), (60, 110, 220)
@@ -53,14 +54,14 @@ class Reader:
 
 
 @torch.inference_mode()
-def influence(model: nn.Module, ids: Tensor, words: list[Word], answer: int) -> list[float]:
+def influence(model: nn.Module, ids: Tensor, words: list[Word], answer: int, several: bool = False) -> list[float]:
     """(L,) -> how much each word adds to the log-odds of class `answer`: those of the text, less those without the word."""
     without = [torch.cat([ids[:start], ids[end:]]) for _, start, end in words]
     texts = [t if len(t) else ids.new_tensor([text.UNK]) for t in (ids, *without)]
     batches = (pad_sequence(texts[i : i + 128], True, text.PAD) for i in range(0, len(texts), 128))
     logits = torch.cat([model(batch).float() for batch in batches])
     others = logits.index_fill(1, torch.tensor([answer], device=ids.device), -torch.inf)
-    log_odds = logits[:, answer] - others.logsumexp(1)
+    log_odds = logits[:, answer] - (0 if several else others.logsumexp(1))  # of a sigmoid, the logit itself
     return (log_odds[0] - log_odds[1:]).tolist()
 
 
@@ -75,10 +76,10 @@ def attention(model: nn.Module, ids: Tensor, words: list[Word]) -> list[float] |
 
 def judge(model: nn.Module, reader: Reader, raw: list[str], device: torch.device, words: bool) -> Iterator[dict]:
     """-> for each text the answer and, if asked for, each word's influence on it and its share of the attention."""
-    read = [reader(one) for one in raw]
+    read, several = [reader(one) for one in raw], reader.meta.get("several", False)
     ids = [torch.tensor(numbers or [text.UNK], device=device) for numbers, _ in read]
     with torch.inference_mode():
-        probabilities = model(pad_sequence(ids, True, text.PAD)).float().softmax(1)
+        probabilities = probabilities_of(model(pad_sequence(ids, True, text.PAD)), several)
     classes = reader.meta["classes"]
     for one, (numbers, parts), own, row in zip(raw, read, ids, probabilities.tolist(), strict=True):
         if not numbers:
@@ -86,12 +87,18 @@ def judge(model: nn.Module, reader: Reader, raw: list[str], device: torch.device
             continue
         answer = max(range(len(row)), key=row.__getitem__)
         said = {"text": one, "label": classes[answer], "probability": round(row[answer], 4)}
+        if several:  # the words are those that drove the surest of the labels
+            said["labels"] = [name for name, p in zip(classes, row, strict=True) if p > 0.5]
         said["probabilities"] = {name: round(p, 4) for name, p in zip(classes, row, strict=True)}
         if words:
             said["parts"] = parts
-            said["influence"] = influence(model, own, parts, answer)
+            said["influence"] = influence(model, own, parts, answer, several)
             said["attention"] = attention(model, own, parts)
         yield said
+
+
+def print_json(said: dict) -> None:
+    print(to_json(said), flush=True)
 
 
 def to_json(said: dict) -> str:
@@ -134,6 +141,8 @@ def show(said: dict) -> None:
     if said["label"] is None:
         print(f"{said['text']!r}: {said['why']}")
         return
+    if "labels" in said:
+        print(f"{'|'.join(said['labels']) or '(none)'}; the surest:")
     print(f"{said['label']} {said['probability']:.3f}: {said['text']}")
     if "influence" not in said:
         return

@@ -42,6 +42,12 @@ class TextClassifier(nn.Module):
         dropped = (torch.rand(ids.shape, device=ids.device) < self.word_dropout) & (ids != PAD)
         return torch.where(dropped, UNK, ids)
 
+    @torch.no_grad()
+    def start_from(self, vectors: dict[int, Tensor]) -> None:
+        """Puts trained vectors in the place of those drawn: number of the token -> (dim,)."""
+        if vectors:
+            self.embedding.weight[torch.tensor(list(vectors))] = torch.stack(list(vectors.values()))
+
     def embed(self, ids: Tensor) -> Tensor:
         """(N, L) -> (N, L, dim)"""
         return self.dropout(self.embedding(self.drop_words(ids)))
@@ -93,7 +99,7 @@ class FastText(TextClassifier):
 
     def learn_runs(self, batches) -> None:
         """Fills `known` with the commonest runs of the training texts, (ids, labels) batches; those seen once are left out."""
-        keys = torch.cat([keys[inside] for keys, inside in (self.runs(ids) for ids, _ in batches)]).cpu()
+        keys = torch.cat([keys[inside] for keys, inside in (self.runs(ids) for ids, *_ in batches)]).cpu()
         keys, counts = keys.unique(return_counts=True)
         common = counts.argsort(descending=True, stable=True)[: len(self.known)]
         common = keys[common[counts[common] > 1]].sort().values
@@ -115,7 +121,7 @@ class FastText(TextClassifier):
 
 class TextCNN(TextClassifier):
     """Kim 2014, "Convolutional Neural Networks for Sentence Classification": filters over runs of 2 to 5 tokens, and of each
-    filter its largest answer in the text."""
+    feature map its largest value in the text."""
 
     widths = (2, 3, 4, 5)
 
@@ -125,12 +131,12 @@ class TextCNN(TextClassifier):
         self.head = nn.Linear(hidden * len(self.widths), num_classes)
 
     def forward(self, ids: Tensor) -> Tensor:
-        x = self.embed(ids).transpose(1, 2)  # (N, dim, L)
-        answers = []
+        x, pooled = self.embed(ids).transpose(1, 2), []  # (N, dim, L)
         for width, filter_ in zip(self.widths, self.filters, strict=True):
+            feature_map = F.relu(filter_(x))  # (N, hidden, L + width - 1)
             touches = F.pad(ids != PAD, (width - 1, 0), value=True)  # (N, L + width - 1): has a token of the text
-            answers.append(F.relu(filter_(x)).masked_fill(~touches[:, None], 0.0).amax(2))
-        return self.head(self.dropout(torch.cat(answers, 1)))
+            pooled.append(feature_map.masked_fill(~touches[:, None], 0.0).amax(2))  # (N, hidden)
+        return self.head(self.dropout(torch.cat(pooled, 1)))  # (N, 4 hidden) -> (N, K)
 
 
 class LSTM(TextClassifier):
@@ -144,7 +150,7 @@ class LSTM(TextClassifier):
 
     def forward(self, ids: Tensor) -> Tensor:
         _, last = run_packed(self.rnn, self.embed(ids), lengths_of(ids))  # (layers, N, hidden)
-        return self.head(self.dropout(last[-1]))
+        return self.head(self.dropout(last[-1]))  # (N, hidden) -> (N, K)
 
 
 class BiLSTM(TextClassifier):
@@ -173,23 +179,26 @@ class RCNN(TextClassifier):
 
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embed(ids)
-        outputs, _ = run_packed(self.rnn, x, lengths_of(ids))
-        left, right = outputs.chunk(2, 2)  # of the tokens before and after, so each is moved by one place
+        outputs, _ = run_packed(self.rnn, x, lengths_of(ids))  # (N, L, 2 hidden)
+        left, right = outputs.chunk(
+            2, 2
+        )  # (N, L, hidden) each: of the tokens before and after, so each is moved by one place
         left, right = F.pad(left, (0, 0, 1, 0))[:, :-1], F.pad(right, (0, 0, 0, 1))[:, 1:]
         y = torch.tanh(self.mix(torch.cat([left, x, right], 2)))  # (N, L, hidden)
         return self.head(self.dropout(masked_max(y, ids)))
 
 
 class Attention(nn.Module):
-    """Which of several vectors matter: softmax of how well a layer of each agrees with a learned one (Yang et al. 2016)."""
+    """Which of several vectors matter: softmax of u . u_w with u = tanh(W h + b), and u_w learned (Yang et al. 2016)."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.layer, self.wanted = nn.Linear(width, width), nn.Linear(width, 1, bias=False)
+        self.W, self.u_w = nn.Linear(width, width), nn.Linear(width, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (...) scores"""
-        return self.wanted(torch.tanh(self.layer(x)))[..., 0]
+    def forward(self, h: Tensor) -> Tensor:
+        """(..., width) -> (...) scores, before the softmax"""
+        u = torch.tanh(self.W(h))  # (..., width)
+        return self.u_w(u)[..., 0]  # (...)
 
 
 class HAN(TextClassifier):
@@ -241,25 +250,27 @@ class Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = nn.MultiheadAttention(dim, heads, dropout, batch_first=True)
-        self.work = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, outside: Tensor, weights: bool = False) -> tuple[Tensor, Tensor | None]:
         y = self.norm1(x)
         y, share = self.attention(y, y, y, key_padding_mask=outside, need_weights=weights)
         x = x + self.dropout(y)
-        return x + self.dropout(self.work(self.norm2(x))), share  # share: (N, L, L), the mean over the heads
+        return x + self.dropout(self.feed_forward(self.norm2(x))), share  # share: (N, L, L), the mean over the heads
 
 
 class Transformer(TextClassifier):
-    """Vaswani et al. 2017, "Attention Is All You Need": the encoder. As in BERT (Devlin et al. 2018), an extra token in front
-    gathers what the text says; its attention in the last layer is what `attend` shows."""
+    """Vaswani et al. 2017, "Attention Is All You Need": the encoder. As in BERT (Devlin et al. 2018), an extra token in front,
+    [CLS], gathers what the text says; its attention in the last layer is what `attend` shows."""
 
     def __init__(
         self, vocabulary_size, num_classes, dim=64, hidden=128, dropout=0.1, word_dropout=0.1, layers=2, heads=4
     ):
         super().__init__(vocabulary_size, dim, dropout, word_dropout)
-        self.front = nn.Parameter(torch.randn(dim) * dim**-0.5)
+        self.cls = nn.Parameter(torch.randn(dim) * dim**-0.5)
         self.blocks = nn.ModuleList(Block(dim, heads, hidden, dropout) for _ in range(layers))
         self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, num_classes)
 
@@ -275,7 +286,7 @@ class Transformer(TextClassifier):
         return self.encode(ids, weights=False)[0]
 
     def attend(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, L) -> (N, K) logits and (N, L) attention of the token in front, without its share for itself, sum 1."""
+        """(N, L) -> (N, K) logits and (N, L) attention of [CLS], without its share for itself, sum 1."""
         logits, share = self.encode(ids, weights=True)
         share = share[:, 0, 1:]
         return logits, share / share.sum(1, keepdim=True).clamp(min=1e-9)
@@ -283,7 +294,7 @@ class Transformer(TextClassifier):
     def encode(self, ids: Tensor, weights: bool) -> tuple[Tensor, Tensor | None]:
         x = self.embed(ids)
         x = x + self.positions(x.shape[1], x.shape[2], x.device) * x.shape[2] ** -0.5
-        x = torch.cat([self.front.expand(len(ids), 1, -1), x], 1)  # (N, 1 + L, dim)
+        x = torch.cat([self.cls.expand(len(ids), 1, -1), x], 1)  # (N, 1 + L, dim)
         outside, share = F.pad(ids == PAD, (1, 0)), None
         for i, block in enumerate(self.blocks, 1):
             x, share = block(x, outside, weights and i == len(self.blocks))

@@ -1,10 +1,17 @@
-"""The command line of train.py, and the recipes: what --epochs, --lr and the others default to for each architecture."""
+"""The command line of train.py, and the recipes: what --epochs, --lr and the others default to for each architecture.
+
+A recipe is laid out in steps: a small table is trained for more epochs, of smaller batches, than the recipe says. Otherwise 800
+texts in batches of 256 would be three steps an epoch, and a network that has learned nothing.
+"""
 
 import argparse
+import math
+
+import numpy as np
 
 import models
 import utils
-from datasets import add_data_flags
+from datasets import Corpus, add_data_flags
 from text import TOKENIZERS
 from utils import Number, fail
 
@@ -18,6 +25,10 @@ RECIPES = {
     "han": ("jieba", 5, 128, 2e-3, 1e-2, 64, 32, 0.5, 0.1),
     "transformer": ("char", 8, 128, 1e-3, 1e-2, 64, 128, 0.1, 0.1),
 }
+NOT_THE_RECIPE = ("run", "resume", "data_root", "cache", "device", "workers", "bench")
+LEAST_STEPS = 600  # of a training, whatever the number of texts
+SMALLEST_BATCH = 16
+LONGEST_TEXT = 512  # tokens that are read by default, if many texts have so many
 SAMPLE = {"epochs": 10, "batch_size": 32, "dropout": 0.1, "word_dropout": 0.0}  # few short texts, each word counts
 
 
@@ -36,13 +47,14 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     )
     data.add_argument("--min-count", type=count, default=2, help="rarer words are <unk> (default: %(default)s)")
     data.add_argument(
-        "--max-length", type=count, default=128, help="tokens of a text that are read (default: %(default)s)"
+        "--max-length", type=count, help="tokens of a text that are read (default: 128, for long texts more)"
     )
     data.add_argument("--limit", type=count, metavar="N", help="use only N training texts")
     data.add_argument("--arch", default="textcnn", help=f"one of {', '.join(models.MODELS)} (default: %(default)s)")
     data.add_argument("--weights", metavar="FILE", help="start from these, with their vocabulary and tokenizer")
+    data.add_argument("--vectors", metavar="FILE", help="start from word vectors: word2vec, GloVe or fastText, as text")
     recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
-    recipe.add_argument("--epochs", type=count, help=f"on the sample the default is {SAMPLE['epochs']}")
+    recipe.add_argument("--epochs", type=count, help=f"default: of a small table as many as make {LEAST_STEPS} steps")
     recipe.add_argument("--batch-size", type=count, help="texts a step, over all processes together")
     recipe.add_argument(
         "--lr", type=Number(float, 0, above=True), help="the highest learning rate of the one-cycle schedule"
@@ -54,6 +66,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     recipe.add_argument("--dropout", type=share, help="share of units silenced in a step")
     recipe.add_argument("--word-dropout", type=share, help="chance of a training token to be hidden")
     recipe.add_argument("--label-smoothing", type=share, default=0.0, help="default: %(default)s")
+    recipe.add_argument("--balance", action="store_true", help="all classes count alike; best epoch by macro-F1")
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
@@ -69,16 +82,54 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     if args.arch == "transformer" and args.dim and args.dim % 4:
         fail(f"--dim {args.dim}: transformer takes multiples of 4, one part for each of its heads")
+    if args.batch_size and args.batch_size < utils.world():
+        fail(f"--batch-size {args.batch_size}: less than a text for each of the {utils.world()} processes")
+    if args.vectors and args.weights:
+        fail("--vectors and --weights: either the one or the other says what words mean at the start")
 
 
-def fill_in_recipe(args: argparse.Namespace, data_name: str | None = None, num_classes: int = 2) -> None:
-    """Gives every flag of the recipe that was not set its value from RECIPES, and names the data that `auto` found."""
-    recipe = dict(zip(COLUMNS, RECIPES[args.arch], strict=True))
+def recipe_of(args: argparse.Namespace, texts: int, lengths: np.ndarray, num_classes: int, is_sample: bool) -> dict:
+    """What the flags of the recipe default to, for so many training texts of these lengths (in tokens)."""
+    recipe = dict(zip(COLUMNS, RECIPES[args.arch], strict=True)) | (SAMPLE if is_sample else {})
     recipe["dim"] = max(recipe["dim"], num_classes)  # fasttext, being linear, needs a dimension for each class
-    if data_name == "sample":
-        recipe |= SAMPLE
+    if args.arch == "fasttext":  # of this many runs none can be twice in the texts
+        recipe["hidden"] = min(recipe["hidden"], max(100, 2 * int(lengths.sum())))
+    recipe["max_length"] = min(LONGEST_TEXT, max(128, int(np.quantile(lengths, 0.95))))
+    smaller = max(SMALLEST_BATCH, texts // 64)
+    recipe["batch_size"] = max(utils.world(), min(recipe["batch_size"], smaller, max(1, texts // 8)))
+    steps = max(1, texts // (args.batch_size or recipe["batch_size"]))  # an epoch; what is left over waits for the next
+    recipe["epochs"] = max(recipe["epochs"], math.ceil(LEAST_STEPS / steps))
+    return recipe
+
+
+def fill_in_recipe(args: argparse.Namespace, corpus: Corpus) -> None:
+    """Gives every flag of the recipe that was not set its value, and names the data that `auto` found."""
+    rows = corpus.rows("train")
+    if not len(rows):
+        fail(f"--data {corpus.name}: its {len(corpus.labels):,} rows are too few, none fell to the train part")
+    lengths = np.diff(corpus.starts)[rows]
+    recipe = recipe_of(args, len(rows), lengths, len(corpus.classes), corpus.name == "sample")
     for name, value in recipe.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
-    if args.data == "auto" and data_name:
-        args.data = data_name
+    if args.data == "auto":
+        args.data = corpus.name
+
+
+def command_of(recipe: dict) -> str:
+    """The command that trains so again, whatever the defaults are by then, from a run's args.json."""
+    words, flags = ["python train.py"], ("balance", "compile", "quick")
+    recipe = recipe | {"data": f"{recipe['data']}"}
+    usual = vars(parse("", []))
+    for name in ("arch", "data", "emoticons", *COLUMNS, *usual):
+        plain = name not in (*COLUMNS, "arch", "data", "seed", "max_length") and recipe.get(name) == usual[name]
+        skipped = (
+            plain
+            or recipe.get(name) is None
+            or name in NOT_THE_RECIPE
+            or (name == "longest" and recipe["arch"] != "fasttext")
+        )
+        if not skipped and f"--{name.replace('_', '-')}" not in words:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if name in flags else [str(recipe[name])]
+    return " ".join(words)

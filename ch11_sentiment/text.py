@@ -6,30 +6,42 @@ The course's list of preprocessing steps is for English. Chinese has no accents 
 instead is words without spaces between them.
 """
 
-import argparse
 import hashlib
 import html
 import logging
 import os
 import re
+import tempfile
 import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import regex
+
 import utils
 
 EMOTICON = re.compile(r"\[[^\[\]\s]{1,8}\]")  # weibo writes a picture as its name: [哈哈], [泪], [good]
-TAG = re.compile(r"</?[a-z][^<>]*>")
+TAGS = "a|abbr|b|big|blockquote|body|br|center|code|div|em|font|h[1-6]|head|hr|html|i|img|input|li|link|meta|ol|p|pre|s"
+TAGS += "|script|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul"
+ATTRIBUTE = r"""\s+[a-z:_-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+)"""
+TAG = re.compile(
+    rf"</?(?:{TAGS})(?:{ATTRIBUTE})*\s*/?>|<[a-z][a-z0-9:_-]*(?:{ATTRIBUTE})+\s*/?>"
+)  # not in: a<b and c>d
 LINK = re.compile(r"(?:https?://|www\.)[a-z0-9./?=&%#_~:+-]+")
-MENTION = re.compile(r"@[\w·-]{1,30}")
-RUN = re.compile(r"(.)\1{3,}")  # 哈哈哈哈哈哈 -> 哈哈哈
+# A name ends at a blank or a colon, or with its Latin letters. Where neither follows, Chinese goes on without a gap:
+# @商家服务太差了 is a mention and a sentence, and what is a name in it nobody can see.
+MENTION = re.compile(r"@(?:[\w·-]{1,30}(?=[\s:@]|//)|[a-z0-9_-]{1,30}(?![\w·-]))")
+RUN = re.compile(r"([^\d\s])\1{3,}")  # 哈哈哈哈哈哈 -> 哈哈哈; but 100000 is not 1000
 INVISIBLE = re.compile(
-    "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064"  # control, zero width, direction
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064"  # control, zero width, direction
     "\ud800-\udfff\ufe00-\ufe0f\ufeff\ufffe\uffff]"  # half characters, variants, byte-order marks
 )
-PIECE = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|\S")  # --tokenizer char: a Latin word or a number stays whole
+SMALL = re.compile("([ª²³¹º¼-¾\u2070-\u209c\u2150-\u215f\u2460-\u24ff]+)")  # x² is not x2, ½ not 1/2
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+LETTERS = rf"(?:(?![{UNSPACED}])\p{{L}}\p{{M}}*)+"
+PIECE = regex.compile(rf"{LETTERS}(?:'{LETTERS})?|\d+|\S\p{{M}}*")  # --tokenizer char: a word of letters stays whole
 
 TOKENIZERS = ("jieba", "char")
 EMOTICONS = ("keep", "strip")
@@ -38,11 +50,17 @@ CLAUSE_ENDS = "。!?;,~"  # have fixed numbers in every vocabulary, so that a ne
 SPECIAL = ("<pad>", "<unk>", *CLAUSE_ENDS)
 
 
+def one_form(text: str) -> str:
+    """One form of each character: full-width letters and marks become usual ones (NFKC), small ones stay as they are."""
+    parts = SMALL.split(text)
+    return "".join(part if i % 2 else unicodedata.normalize("NFKC", part) for i, part in enumerate(parts))
+
+
 def clean(text: str, emoticons: str = "keep") -> str:
     """One form for what means the same: Unicode compatibility forms (！ becomes !), case, HTML, links, names, long repetitions.
 
     A mention becomes a bare @, so that a network can learn nothing about persons. `strip` removes weibo's emoticons."""
-    text = unicodedata.normalize("NFKC", html.unescape(INVISIBLE.sub("", text))).lower()
+    text = one_form(html.unescape(INVISIBLE.sub("", text))).lower().strip()
     text = MENTION.sub("@", LINK.sub(" ", TAG.sub(" ", text)))
     if emoticons == "strip":
         text = EMOTICON.sub(" ", text)
@@ -65,7 +83,7 @@ def split_of(text: str) -> str:
 
 
 def load_jieba(cache: str | Path):
-    """-> jieba's segmenter, silent, with its dictionary cached in `cache`.
+    """-> jieba's segmenter, silent, with its dictionary cached in `cache`, or nowhere if nobody may write there.
 
     By itself jieba logs to stderr and keeps its cache, which it reads with marshal, where any user can write: in /tmp."""
     with warnings.catch_warnings():  # jieba 0.42.1 is of 2020: Python says so of its string escapes
@@ -73,9 +91,13 @@ def load_jieba(cache: str | Path):
         import jieba
     logging.getLogger("jieba").setLevel(logging.CRITICAL)
     if not jieba.dt.initialized:
-        Path(cache).mkdir(parents=True, exist_ok=True)
-        jieba.dt.tmp_dir = os.path.abspath(cache)
-        jieba.dt.initialize()
+        with tempfile.TemporaryDirectory() as own:  # which only this user can read and write
+            try:
+                Path(cache).mkdir(parents=True, exist_ok=True)
+                jieba.dt.tmp_dir = os.path.abspath(cache if os.access(cache, os.W_OK) else own)
+            except OSError:
+                jieba.dt.tmp_dir = own
+            jieba.dt.initialize()
     return jieba.dt
 
 
@@ -105,7 +127,7 @@ def numbers_of(vocabulary: list[str], tokens: Iterable[str], stop_words: Iterabl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("text")
     parser.add_argument("--cache", default="data/cache", metavar="DIR", help="jieba's cache (default: %(default)s)")
     args = parser.parse_args()

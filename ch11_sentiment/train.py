@@ -2,7 +2,7 @@
 
     python train.py --arch textcnn                          # weibo_senti_100k, or the sample where there is no network
     python train.py --arch fasttext --emoticons strip       # without the emoticons that give the label away
-    python train.py --data my.csv --tokenizer char          # any CSV, TSV or JSON lines with a text and a label column
+    python train.py --data my.csv --tokenizer char          # any table with a text and a label column
     torchrun --nproc-per-node 2 -- train.py --arch bilstm   # on two processes
 
 Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, TensorBoard events, last.pt, best.pt.
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -27,8 +26,12 @@ import datasets
 import models
 import text
 import utils
+import vectors
 from options import RECIPES, fill_in_recipe, parse
+from scores import balance, hits, loss_of, scores_of
 from utils import fail, rank, say, world
+
+FEW_TEXTS = 500  # in the validation part
 
 
 def autocast(args: Namespace, device: torch.device):
@@ -36,50 +39,57 @@ def autocast(args: Namespace, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
 
 
-def train_one_epoch(model, loader, optimizer, scheduler, args) -> dict:
-    """-> the epoch's mean loss and accuracy. Ends the program if the loss stops being a number."""
+def train_one_epoch(model, loader, optimizer, scheduler, args, weight: Tensor | None = None) -> dict:
+    """-> the epoch's mean loss and scores, as evaluate() counts them. Ends the program if the loss stops being a number."""
     model.train()
-    sums = torch.zeros(3, device=loader.device)  # loss, correct, texts: on the device, so that no step waits
+    sums = 0.0  # loss, texts, hits: on the device, so that no step waits
     progress = tqdm(loader, desc=f"epoch {loader.epoch + 1}", leave=False, disable=None if rank() == 0 else True)
-    for step, (ids, labels) in enumerate(progress):
+    for step, (ids, labels, texts) in enumerate(progress):
         with autocast(args, loader.device):
             logits = model(ids)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=args.label_smoothing)
+        loss = loss_of(logits, labels, args.label_smoothing, weight)
         optimizer.zero_grad()
-        loss.backward()
+        (loss * (world() / texts)).backward()  # a mean over the texts of all processes, whose gradients are averaged
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # one odd text must not throw a recurrent network off
         optimizer.step()
         scheduler.step()
-        correct = (logits.argmax(1) == labels).sum()
-        sums += torch.stack([loss.detach() * len(labels), correct, torch.full_like(loss, len(labels)).detach()])
+        sums = sums + tally(logits.detach(), labels)
         looked_at = step % 50 == 49 or step == len(loader) - 1  # looking at a number makes the device wait
         if looked_at and not math.isfinite(sums[0].item()):
             fail(
                 f"the loss is not finite in epoch {loader.epoch + 1}, step {step + 1}: try an --lr below {args.lr:g}. "
                 f"What the run folder has of earlier epochs is untouched"
             )
-    return mean_over_processes(sums, "train")
+    return over_processes(sums, "train", loader)
 
 
 @torch.no_grad()
 def evaluate(model, loader, args) -> dict:
-    """-> mean loss and accuracy on validation texts."""
+    """-> mean loss and scores on validation texts."""
     model = utils.unwrap(model).eval()  # each process at its own pace
-    sums = torch.zeros(3, device=loader.device)
-    for ids, labels in loader:
+    sums = torch.zeros(3 + 3 * loader.classes, device=loader.device)
+    for ids, labels, _ in loader:
         with autocast(args, loader.device):
-            logits = model(ids).float()
-        correct = (logits.argmax(1) == labels).sum()
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([loss, correct, torch.full_like(loss, len(labels))])
-    return mean_over_processes(sums, "val")
+            logits = model(ids)
+        sums += tally(logits, labels)
+    return over_processes(sums, "val", loader)
 
 
-def mean_over_processes(sums: Tensor, part: str) -> dict:
+def tally(logits: Tensor, labels: Tensor) -> Tensor:
+    """The sums over a batch: loss (without smoothing and weights, so that training and validation compare), texts, hits."""
+    logits = logits.float()
+    return torch.cat([loss_of(logits, labels)[None], logits.new_tensor([len(labels)]), hits(logits, labels)])
+
+
+def over_processes(sums: Tensor, part: str, loader) -> dict:
     if world() > 1:
         dist.all_reduce(sums)
-    loss, correct, count = sums.tolist()
-    return {f"{part}_loss": loss / count, f"{part}_accuracy": correct / count}
+    loss, texts = sums[:2].tolist()
+    several = loader.split.labels.ndim == 2
+    scores = scores_of(sums[2:], texts, several)
+    if part == "train":
+        scores.pop("macro_f1")
+    return {f"{part}_loss": loss / texts} | {f"{part}_{name}": value for name, value in scores.items()}
 
 
 def load_data(args: Namespace) -> tuple[datasets.Corpus, dict]:
@@ -91,9 +101,12 @@ def load_data(args: Namespace) -> tuple[datasets.Corpus, dict]:
     meta |= {name: shared[name] for name in meta if shared}
     columns = {"text_column": args.text_column, "label_column": args.label_column}
     corpus = datasets.load(args.data, args.data_root, **meta, cache=args.cache, workers=args.workers, **columns)
-    fill_in_recipe(args, corpus.name, len(corpus.classes))
     datasets.limit_training(corpus, args.limit, args.seed)
+    if args.vectors and args.dim is None:
+        args.dim = vectors.dimension(Path(args.vectors))
+    fill_in_recipe(args, corpus)
     meta |= {"arch": args.arch, "data": corpus.name, "classes": corpus.classes, "max_length": args.max_length}
+    meta |= {"several": corpus.labels.ndim == 2, "labels": corpus.labelled()}
     meta["sizes"] = {"dim": args.dim, "hidden": args.hidden}
     if args.arch == "fasttext":
         meta["sizes"]["longest"] = args.longest
@@ -117,6 +130,8 @@ def make_model(args: Namespace, meta: dict, device: torch.device) -> nn.Module:
             model.load_state_dict(own | state)
         except RuntimeError:
             fail(f"{args.weights}: says {args.arch}, but the weights in it are of another network")
+    elif args.vectors and args.resume is None:
+        model.start_from(vectors.read(Path(args.vectors), meta["vocabulary"], args.dim))
     return model.to(device)
 
 
@@ -129,10 +144,10 @@ def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
 def restore(saved: dict | None, run: Path, args: Namespace, meta: dict, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
     if saved is None:
-        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
+        return {"epoch": 0, "history": [], "best": [-1.0, 0.0], "seconds": 0.0}
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
-    changed = [name for name in meta if saved["meta"].get(name) != meta[name]]
+    changed = [name for name in meta if saved["meta"].get(name, meta[name]) != meta[name]]
     if changed:  # its numbers would stand for other words now
         fail(
             f"{run / 'last.pt'}: {', '.join(changed)} differ from what {args.data} gives now; the data or flags changed"
@@ -163,43 +178,76 @@ def report(row: dict, args: Namespace, seconds: float, count: int, events: utils
     events.add(row, texts_per_second=count / seconds)
 
 
-def finish(run: Path, args: Namespace, progress: dict) -> None:
+def best_name(args: Namespace, meta: dict) -> str:
+    """What the best epoch has most of."""
+    return "val_macro_f1" if args.balance else "val_micro_f1" if meta["several"] else "val_accuracy"
+
+
+def chance(score: float, texts: int) -> float:
+    """How far a score falls short by chance alone where validation texts are few: its standard error. Of epochs that differ by
+    less, the last counts, as the rate falls to 0 (the rule of one standard error, Breiman et al. 1984). With many texts: 0."""
+    return math.sqrt(score * (1 - score) / texts) if texts < FEW_TEXTS else 0.0
+
+
+def finish(run: Path, args: Namespace, progress: dict, name: str) -> None:
     """The run's curves, and its result in two lines."""
     utils.draw_curves(progress["history"], run / "curves.png")
-    row, seconds = max(progress["history"], key=lambda row: row["val_accuracy"]), progress["seconds"]
-    best = f"val_accuracy {row['val_accuracy']:.4f} in epoch {row['epoch']}"
-    say(f"{args.arch} on {args.data}: {best}; {seconds:.0f} s of training")
+    epoch, seconds = utils.load_checkpoint(run / "best.pt")["epoch"], progress["seconds"]
+    row = progress["history"][epoch - 1]
+    say(f"{args.arch} on {args.data}: {name} {row[name]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
     say(f"now: python test.py --run {run}")
+
+
+def announce(args: Namespace, corpus: datasets.Corpus, meta: dict, model: nn.Module, loaders: tuple, run: Path) -> None:
+    """What will be trained on what, and the score to beat: that of who always says the commonest class."""
+    training, validation = loaders
+    for note in corpus.notes:
+        say(note)
+    counts = f"{training.texts:,} training, {validation.texts:,} validation texts"
+    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {corpus.name}: {counts}")
+    found = corpus.counts("train")
+    order = sorted(range(len(found)), key=lambda i: -found[i])
+    shown = [f"{utils.cut(corpus.classes[i], 30)} {found[i]:,} ({found[i] / training.texts:.1%})" for i in order]
+    say(f"classes: {utils.shortened(shown, 20)}")
+    if not meta["several"]:
+        share = corpus.counts("val")[order[0]] / validation.texts
+        say(f"always to say {utils.cut(corpus.classes[order[0]], 30)} scores {share:.4f} on the validation texts")
+    if missing := [corpus.classes[i] for i in order if not found[i]]:
+        utils.warn(f"no training text has the class {utils.shortened(missing)}")
+    say(f"{len(meta['vocabulary']):,} words by {meta['tokenizer']}, emoticons: {meta['emoticons']}")
+    steps = f"{args.epochs} epochs of {len(training)} steps of {training.batch_size} texts"
+    say(f"{steps}: {args.epochs * len(training):,} steps, up to {args.max_length} tokens of a text")
+    where = f"{training.device}, {args.precision}, {world()} process{'es' * (world() > 1)}"
+    say(f"{where}; torch {torch.__version__}; run {run}")
+
+
+def make_loaders(args: Namespace, corpus: datasets.Corpus, meta: dict, device: torch.device) -> tuple:
+    numbering = (meta["vocabulary"], meta["max_length"], meta["stop_words"])
+    training, validation = (datasets.encode(corpus, part, *numbering) for part in ("train", "val"))
+    train_loader = datasets.BucketLoader(training, args.batch_size, device, train=True, seed=args.seed)
+    return train_loader, datasets.BucketLoader(validation, 500, device)
 
 
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     corpus, meta = load_data(args)
-    numbering = (meta["vocabulary"], meta["max_length"], meta["stop_words"])
-    training, validation = (datasets.encode(corpus, part, *numbering) for part in ("train", "val"))
-    train_loader = datasets.BucketLoader(training, args.batch_size, device, train=True, seed=args.seed)
-    val_loader = datasets.BucketLoader(validation, 500, device)
-    default = f"{args.arch}-{corpus.name}" + "-strip" * (meta["emoticons"] == "strip")
+    train_loader, val_loader = make_loaders(args, corpus, meta, device)
     utils.seed_everything(args.seed)
     model = make_model(args, meta, device)
     if args.arch == "fasttext" and not args.weights:
-        model.learn_runs(datasets.BucketLoader(training, 500, device, share=False))
+        model.learn_runs(datasets.BucketLoader(train_loader.split, 500, device, share=False))
     optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
+    default = f"{args.arch}-{corpus.name}" + "-strip" * (meta["emoticons"] == "strip")
     run = utils.open_run(args, default, corpus.split(args.data))
     progress = restore(utils.last_checkpoint(run, args), run, args, meta, model, optimizer)
     if utils.is_finished(run, args, progress["epoch"]):
         return run
     steps = len(train_loader)
     scheduler = utils.one_cycle(optimizer, args.epochs * steps, progress["epoch"] * steps)
-
-    for note in corpus.notes:
-        say(note)
-    counts = f"{train_loader.texts:,} training, {val_loader.texts:,} validation texts"
-    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {corpus.name}: {counts}")
-    say(f"{len(meta['vocabulary']):,} words by {meta['tokenizer']}, emoticons: {meta['emoticons']}")
-    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
-    model = wrap(model, args, device)
+    weight = balance(corpus.counts("train"), train_loader.texts, meta["several"]).to(device) if args.balance else None
+    announce(args, corpus, meta, model, (train_loader, val_loader), run)
+    model, name = wrap(model, args, device), best_name(args, meta)
     events = utils.Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
@@ -207,20 +255,23 @@ def train(args: Namespace, device: torch.device) -> Path:
         train_loader.epoch = epoch
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         start = time.perf_counter()
-        row |= train_one_epoch(model, train_loader, optimizer, scheduler, args)
+        row |= train_one_epoch(model, train_loader, optimizer, scheduler, args, weight)
         seconds = time.perf_counter() - start
         row |= evaluate(model, val_loader, args)
+        if not math.isfinite(row["val_loss"]):
+            fail(f"the validation loss is not finite in epoch {epoch + 1}: try an --lr below {args.lr:g}")
 
-        is_best = row["val_accuracy"] > progress["best"]
+        score = [row[name], -row["val_loss"]]  # of two epochs that score alike, the surer one
+        is_best = score > progress["best"] or row[name] >= progress["best"][0] - chance(row[name], val_loader.texts)
         progress["history"].append(row)
-        best = max(row["val_accuracy"], progress["best"])
-        progress |= {"epoch": epoch + 1, "best": best, "seconds": progress["seconds"] + seconds}
+        progress |= {"epoch": epoch + 1, "seconds": progress["seconds"] + seconds}
+        progress["best"] = max(score, progress["best"])
         save(run, args, progress, meta, model, optimizer, is_best)
-        report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
+        report(row, args, seconds, steps * train_loader.batch_size, events)
 
     events.close()
     if rank() == 0:
-        finish(run, args, progress)
+        finish(run, args, progress, name)
     return run
 
 

@@ -97,9 +97,11 @@ def test_files_and_pipes_become_json_lines(ask, tmp_path, run_script, weights, c
 
 
 def test_a_file_in_the_wrong_encoding_is_refused(ask, tmp_path):
+    (tmp_path / "korean.txt").write_bytes("이 영화는 정말 재미있어요 다시 보고 싶다\n".encode("cp949"))
+    with pytest.raises(SystemExit, match="korean.txt, line 1: neither UTF-8"):
+        ask(tmp_path / "korean.txt")
     (tmp_path / "utf16.txt").write_bytes("今天心情很好\n".encode("utf-16"))
-    with pytest.raises(SystemExit, match="utf16.txt: neither UTF-8"):
-        ask(tmp_path / "utf16.txt")
+    assert json.loads(ask(tmp_path / "utf16.txt"))["label"] == "positive"
     (tmp_path / "gb.txt").write_bytes("今天我的心情很好\n".encode("gb18030"))
     assert json.loads(ask(tmp_path / "gb.txt"))["label"] == "positive"
 

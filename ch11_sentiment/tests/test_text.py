@@ -13,6 +13,12 @@ import text
         ("太好了！！！！！ＡＢＣ", "太好了!!!abc"),
         ("<br/>不错&amp;便宜 http://t.cn/zOx 看", "不错&便宜 看"),
         ("回复@小明_1:谢谢//@Ann-B: 嗯", "回复@:谢谢//@: 嗯"),
+        ("@商家服务太差了垃圾", "@商家服务太差了垃圾"),
+        ("@商家服务太差了垃圾 ", "@商家服务太差了垃圾"),
+        ("转发 @小明 你看", "转发 @ 你看"),
+        ("100000块 1000块 哈哈哈哈哈", "100000块 1000块 哈哈哈"),
+        ("a<b and c>d <font color=red>好</font><sina:link src='x'/>", "a<b and c>d 好"),
+        ("10m² ½", "10m² ½"),
         ("  多个\n空白\t和\u200b零宽\ufeff ", "多个 空白 和零宽"),
         ("1 < 2 > 0", "1 < 2 > 0"),
         ("\n\t ", ""),
@@ -33,6 +39,11 @@ def test_both_tokenizers_keep_an_emoticon_whole(cache):
     assert text.segment(cleaned, "char", cache) == [*"今天心情很好", "[哈哈]", "i", "don't", "know", "42"]
     words = text.segment(cleaned, "jieba", cache)
     assert words[:5] == ["今天", "心情", "很", "好", "[哈哈]"] and " " not in words
+
+
+def test_words_of_other_alphabets_and_their_marks_stay_whole():
+    cleaned = text.clean("Ça va café хорошо हिन्दी ดีมาก")
+    assert text.segment(cleaned, "char", "unused") == ["ça", "va", "café", "хорошо", "हिन्दी", "ดี", "ม", "า", "ก"]
 
 
 def test_texts_that_differ_in_form_or_emoticons_are_in_one_split():
