@@ -36,7 +36,7 @@ nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).parent
 CHAPTERS = {path.name[:4]: path for path in sorted(ROOT.glob("ch[0-9][0-9]_*")) if (path / "requirements.txt").exists()}
-RUFF = "ruff==0.17.6"
+LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
 SHARED = ("utils.py", "pictures.py", "compare.py")  # copied into the chapters that need them
@@ -52,7 +52,9 @@ def add_test_session(name: str, chapter: Path) -> None:
     def tests(session: nox.Session) -> None:
         session.chdir(chapter)
         install_requirements(session)
-        for extra in sorted(chapter.glob("requirements-*.txt")):  # optional parts; some come as source, for an older setuptools
+        for extra in sorted(
+            chapter.glob("requirements-*.txt")
+        ):  # optional parts; some come as source, for an older setuptools
             session.install("setuptools<81", "wheel")
             session.install("--no-build-isolation", "-r", extra.name)
         if name == "ch08":
@@ -105,7 +107,11 @@ def install_detectron2(session: nox.Session) -> None:
     It has no release on PyPI. setup.py's build_py takes the Python files, --skip-build leaves the compiler out.
     """
     source = os.getenv("DETECTRON2", "")
-    if source == "no" or not source and any(Path(session.virtualenv.location).glob("**/site-packages/detectron2/config")):
+    if (
+        source == "no"
+        or not source
+        and any(Path(session.virtualenv.location).glob("**/site-packages/detectron2/config"))
+    ):
         return
     source = source or DETECTRON2
     if source.startswith(("http://", "https://")):
@@ -186,10 +192,12 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, that copies of shared files are the same, and that LESSONS.md and the READMEs name what there is."""
-    session.install(RUFF)
+    """Check style, copies of shared files, the names in LESSONS.md and READMEs, that all pins fit together, and this file."""
+    session.install(*LINT)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("uv", "pip", "compile", "--no-header", "requirements.txt", silent=True)  # all pins fit together
+    session.run("pytest", "-q", "tests")
     faults = [*differing_copies(), *broken_links(), *missing_names()]
     if faults:
         session.error("\n".join(["", *faults]))
