@@ -68,7 +68,11 @@ def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: 
 @torch.no_grad()
 def evaluate(model, normalize, loader, args) -> dict:
     """-> mean loss and accuracy on validation data."""
-    if world() > 1:  # each process has its own batch-norm statistics; the first one's are saved, so all use those
+    if world() > 1:
+        # DistributedDataParallel gives all processes the first one's batch-norm statistics before each training step; each then
+        # adds its own share of the batch. The first one's are saved, so all validate with those; and without the wrapper, whose
+        # exchange would wait for a process that has no validation picture.
+        model = utils.unwrap(model)
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
     model.eval()
@@ -215,23 +219,46 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
     say(f"now: python test.py --run {run}")
 
 
+def first_model(args: Namespace, data: datasets.Data, loader, normalize, device: torch.device) -> nn.Module:
+    """The network with its first weights, drawn from --seed; ends the program if it cannot take these pictures."""
+    utils.seed_everything(args.seed)
+    model = make_model(args, len(data.classes), device)
+    first = normalize(next(iter(loader))[0])
+    try_out(model, first[:2], args)
+    if args.arch == "fastnet" and not args.weights:
+        model.whiten(first)
+    return model
+
+
+def introduce(run: Path, args: Namespace, data: datasets.Data, labels: Tensor, model, train_loader, val_loader) -> None:
+    """What trains here, in three lines."""
+    counts = f"{train_loader.pictures:,} training, {0 if args.no_val else val_loader.pictures:,} validation pictures"
+    device = train_loader.device
+    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {counts}")
+    say(f"{describe_classes(data.classes, labels)}; {args.epochs} epochs of {len(train_loader)} steps")
+    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+
+
+def note(progress: dict, row: dict, seconds: float) -> bool:
+    """Adds an epoch to what is known of the run -> whether it is the best so far. Without validation, the newest is."""
+    score = row.get("val_accuracy", row["epoch"])
+    is_best = score > progress["best"]
+    progress["history"].append(row)
+    progress |= {"epoch": row["epoch"], "best": max(score, progress["best"])}
+    progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+    return is_best
+
+
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     data, split = load_data(args)
     labels = labels_of(data, args)
-    size = args.image_size or (64 if data.own else 32)
-    fill_in_recipe(args, data, size, len(labels))
+    fill_in_recipe(args, data, args.image_size or (64 if data.own else 32), len(labels))
     train_loader, val_loader, mean, std = make_loaders(data, args, device)
-    utils.seed_everything(args.seed)
-    model = make_model(args, len(data.classes), device)
     normalize = datasets.Normalize(mean, std).to(device)
-    first = normalize(next(iter(train_loader))[0])
-    try_out(model, first[:2], args)
-    if args.arch == "fastnet" and not args.weights:
-        model.whiten(first)
+    model = first_model(args, data, train_loader, normalize, device)
     optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
     class_weights = models.balanced(labels, len(data.classes)).to(device) if args.balance else None
-
     run = utils.open_run(args, f"{args.arch}-{data.name}", split)
     progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)
     if utils.is_finished(run, args, progress["epoch"], stopped=has_waited(progress, args)):
@@ -239,33 +266,20 @@ def train(args: Namespace, device: torch.device) -> Path:
     scheduler = make_scheduler(optimizer, args.schedule, args.epochs, len(train_loader), progress["epoch"])
     meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
     meta |= {"image_size": train_loader.image_size, "own": data.own}
-    counts = f"{train_loader.pictures:,} training, {0 if args.no_val else val_loader.pictures:,} validation pictures"
-    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {counts}")
-    say(f"{describe_classes(data.classes, labels)}; {args.epochs} epochs of {len(train_loader)} steps")
-    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+    introduce(run, args, data, labels, model, train_loader, val_loader)
     model = wrap(model, args, device)
-    events = utils.Events(run, progress["history"])
-    if rank() == 0 and progress["epoch"] == 0:
-        pixels = next(iter(train_loader))[0][:64].cpu()
-        events.open().add_image("augmented_training_pictures", make_grid(pixels), 0)
+    events = start_events(run, progress, train_loader)
 
-    small, small_share = SMALL_FIRST.get(args.arch, (None, 0))
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
-        train_loader.epoch = epoch
-        size = small if epoch < round(small_share * args.epochs) else None
+        train_loader.epoch, size = epoch, training_size(args, epoch, train_loader.image_size)
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
         start = time.perf_counter()
         row |= train_one_epoch(model, normalize, train_loader, optimizer, scheduler, args, size, class_weights)
         seconds = time.perf_counter() - start
         if not args.no_val:
             row |= evaluate(model, normalize, val_loader, args)
-
-        score = row.get("val_accuracy", epoch)  # without validation, the newest is the one to keep
-        is_best = score > progress["best"]
-        progress["history"].append(row)
-        progress |= {"epoch": epoch + 1, "best": max(score, progress["best"]), "seconds": progress["seconds"] + seconds}
-        progress["waited"] = 0 if is_best else progress["waited"] + 1
+        is_best = note(progress, row, seconds)
         save(run, args, progress, meta, model, optimizer, is_best)
         report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
         if has_waited(progress, args):
@@ -276,6 +290,21 @@ def train(args: Namespace, device: torch.device) -> Path:
     if rank() == 0:
         finish(run, args, progress)
     return run
+
+
+def training_size(args: Namespace, epoch: int, image_size: int) -> int | None:
+    """The side to which the pictures of this epoch are made smaller, or None: as they are."""
+    small, share = SMALL_FIRST.get(args.arch, (image_size, 0))
+    return small if small < image_size and epoch < round(share * args.epochs) else None
+
+
+def start_events(run: Path, progress: dict, loader) -> utils.Events:
+    """TensorBoard's file; of a new run, with some training pictures as the network sees them."""
+    events = utils.Events(run, progress["history"])
+    if rank() == 0 and progress["epoch"] == 0:
+        pixels = next(iter(loader))[0][:64].cpu()
+        events.open().add_image("augmented_training_pictures", make_grid(pixels), 0)
+    return events
 
 
 def has_waited(progress: dict, args: Namespace) -> bool:

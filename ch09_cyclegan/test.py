@@ -170,7 +170,9 @@ def distances(inception: nn.Module, real: Tensor, fake: Tensor, device: torch.de
     """FID (Heusel et al. 2017) and KID (Binkowski et al. 2018) between two heaps of (N, 3, S, S) uint8 pictures.
 
     Both compare Inception's features; FID as two Gaussians, which with few pictures comes out too high; KID without that bias.
+    FID sums in float64, which MPS does not have: there both are computed on the CPU.
     """
+    device = torch.device("cpu") if device.type == "mps" else device
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it keeps all features in memory: a few MB
         kid = KernelInceptionDistance(inception, subsets=50, subset_size=min(100, len(real), len(fake))).to(device)

@@ -147,41 +147,56 @@ def report(row: dict, args: Namespace, seconds: float, pictures: int) -> None:
     say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.6f}  {speed}")
 
 
-def train(args: Namespace, device: torch.device) -> Path:
-    """Trains as `args` say -> the run folder."""
+def load_data(args: Namespace) -> tuple[datasets.Data, dict]:
+    """-> the training pictures, and which samples train and which are for the test (split.json)."""
     data = datasets.load(args.data, args.data_root, "train", args.mode, args.image_size, args.limit, args.workers)
     split = {"data": args.data if data.own else data.name, "own": data.own, "train": data.samples, "test": data.others}
-    fill_in_recipe(args, data.name, data.image_size, data.own)
-    loader = datasets.PairLoader(data, args.batch_size, device, args.seed, args.mode == "pix2pix", not args.no_flip)
+    return data, split
+
+
+def make_gan(args: Namespace, device: torch.device) -> Gan:
+    """The networks of --mode with their first weights, drawn from --seed, or with those of --weights."""
     utils.seed_everything(args.seed)
     gan = MODES[args.mode](args, device)
     if args.weights:
         start_from(gan, args)
+    return gan
+
+
+def introduce(run: Path, args: Namespace, data: datasets.Data, gan: Gan, steps: int) -> None:
+    """What trains here, in three lines."""
+    counts = ", ".join(f"{name} {models.count_parameters(net):,}" for name, net in gan.networks.items())
+    domains = f"{len(data.a):,} pictures in A, {len(data.b):,} in B, {args.image_size} pixels a side"
+    processes = f"{world()} process{'es' * (world() > 1)}"
+    say(f"{args.mode} on {data.name}: {domains}; {args.epochs} epochs of {steps} steps")
+    say(f"{args.arch}, width {args.width}; parameters: {counts}")
+    say(f"{gan.device}, {args.precision}, {processes}; torch {torch.__version__}; run {run}")
+    if gan.device.type == "cpu" and args.image_size >= 128:
+        warn("Pictures of this size take a CPU days. `--data sample` or `--image-size 64` shows the same in minutes.")
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    data, split = load_data(args)
+    fill_in_recipe(args, data.name, data.image_size, data.own)
+    loader = datasets.PairLoader(data, args.batch_size, device, args.seed, args.mode == "pix2pix", not args.no_flip)
+    gan = make_gan(args, device)
     run = utils.open_run(args, f"{args.mode}-{args.arch}-{data.name}", split)
     progress = restore(utils.last_checkpoint(run, args), run, args, gan)
     if utils.is_finished(run, args, progress["epoch"]):
         return run
     meta = {name: getattr(args, name) for name in ("mode", "arch", "width", "patch", "upsample", "image_size")}
     meta |= {"data": data.name, "own": data.own}
-
-    counts = ", ".join(f"{name} {models.count_parameters(net):,}" for name, net in gan.networks.items())
-    domains = f"{len(data.a):,} pictures in A, {len(data.b):,} in B, {args.image_size} pixels a side"
-    say(f"{args.mode} on {data.name}: {domains}; {args.epochs} epochs of {len(loader)} steps")
-    say(f"{args.arch}, width {args.width}; parameters: {counts}")
-    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
-    if device.type == "cpu" and args.image_size >= 128:
-        warn("Pictures of this size take a CPU days. `--data sample` or `--image-size 64` shows the same in minutes.")
+    introduce(run, args, data, gan, len(loader))
     events = Events(run, progress["history"])
 
     for epoch in range(progress["epoch"], args.epochs):
         utils.seed_everything(args.seed, epoch)
-        loader.epoch = epoch
-        gan.set_lr(learning_rate(args, epoch))
+        loader.epoch, rate = epoch, learning_rate(args, epoch)
+        gan.set_lr(rate)
         start = time.perf_counter()
-        losses = train_one_epoch(gan, loader, args)
+        row = {"epoch": epoch + 1, "lr": rate} | train_one_epoch(gan, loader, args)
         seconds = time.perf_counter() - start
-
-        row = {"epoch": epoch + 1, "lr": learning_rate(args, epoch)} | losses
         progress["history"].append(row)
         progress |= {"epoch": epoch + 1, "seconds": progress["seconds"] + seconds}
         if rank() == 0:
@@ -193,11 +208,16 @@ def train(args: Namespace, device: torch.device) -> Path:
 
     events.close()
     if rank() == 0:
-        draw_curves(progress["history"], run / "curves.png")
-        say(f"{args.mode} on {data.name}: {args.epochs} epochs; {progress['seconds']:.0f} s of training")
-        say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-        say(f"now: python test.py --run {run}")
+        finish(run, args, data, progress)
     return run
+
+
+def finish(run: Path, args: Namespace, data: datasets.Data, progress: dict) -> None:
+    """The run's curves, and where to go on, in three lines."""
+    draw_curves(progress["history"], run / "curves.png")
+    say(f"{args.mode} on {data.name}: {args.epochs} epochs; {progress['seconds']:.0f} s of training")
+    say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
+    say(f"now: python test.py --run {run}")
 
 
 def start_from(gan: Gan, args: Namespace) -> None:

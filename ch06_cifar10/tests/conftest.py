@@ -1,7 +1,9 @@
 """Shared by the tests: --device, a folder of pictures, and a way to run the chapter's scripts as a user does."""
 
+import functools
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
@@ -14,6 +16,10 @@ from PIL import Image
 CHAPTER = Path(__file__).parents[1]
 sys.path.insert(0, str(CHAPTER))
 
+import sample  # noqa: E402
+
+sample.make = functools.cache(sample.make)  # drawn once for all tests
+
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
@@ -24,15 +30,61 @@ def device(request):
     return request.config.getoption("--device")
 
 
-@pytest.fixture
-def run_script():
-    """run_script("train.py", "--quick") -> the finished process, its output as text."""
+def as_a_program(words, output, environment):
+    """train.py with these words, and what it prints in the file `output`."""
+    import train
+    import utils
 
-    def run(*words, **kwargs):
-        command = [sys.executable, *map(str, words)]
-        return subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=120, **kwargs)
+    os.environ |= environment
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1), os.dup2(file, 2)
+    sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115 (they stay open)
+    utils.start(lambda: train.main(list(map(str, words))))
 
-    return run
+
+def joined(function, environment, words):
+    """function(*words) in a process that has joined the other."""
+    import utils
+
+    os.environ |= environment
+    with utils.processes():
+        function(*words)
+
+
+def fork(function, *words):
+    """-> function(*words) in a process of its own, forked from here, where everything is imported already."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=words)
+    process.start()
+    return process
+
+
+def two_ranks():
+    """The environment that torchrun gives to each of two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+
+
+def exit_codes(processes, seconds=100):
+    """Waits for the processes -> their exit codes; those that take longer are killed."""
+    for process in processes:
+        process.join(seconds)
+        process.kill()
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def train_on_two_processes(words, output):
+    """train.py as torchrun starts it twice; both must end well."""
+    codes = exit_codes([fork(as_a_program, words, output, environment) for environment in two_ranks()])
+    assert codes == [0, 0], output.read_text()
+
+
+def on_two_processes(function, *words):
+    """function(*words) in each of two processes that have joined; both must end well."""
+    assert exit_codes([fork(joined, function, environment, words) for environment in two_ranks()]) == [0, 0]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The life of a run on data that people bring: what may be tested, what --resume takes, what is never overwritten."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -293,10 +294,18 @@ def test_runs_that_start_together_never_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for flag in (None, "mine"):
-        found, gate = [], threading.Barrier(8)
+        found, gate, real = [], threading.Barrier(8), Path.open
 
-        def begin(flag=flag, found=found, gate=gate):
-            gate.wait()
+        def open_together(path, *words, gate=gate, real=real):
+            """All have seen that the folder is empty before the first of them writes to it."""
+            with contextlib.suppress(threading.BrokenBarrierError):
+                gate.wait(5)
+                gate.abort()  # from the second name on, nobody waits
+            return real(path, *words)
+
+        monkeypatch.setattr(Path, "open", open_together)
+
+        def begin(flag=flag, found=found):
             found.append(utils.new_run(flag, "lenet5-sample"))
 
         threads = [threading.Thread(target=begin) for _ in range(8)]
@@ -304,6 +313,7 @@ def test_runs_that_start_together_never_share_a_folder(tmp_path, monkeypatch):
             thread.start()
         for thread in threads:
             thread.join()
+        monkeypatch.setattr(Path, "open", real)
         assert len(set(found)) == 8
 
 
@@ -359,7 +369,9 @@ def test_names_that_are_no_text_are_printed_and_written(folder, tmp_path):
 def test_answers_of_two_calls_are_both_kept(folder, tmp_path):
     run = trained(folder, tmp_path)
     for _ in range(2):
-        tester.main([str(folder / "cat"), "--run", str(run), "--device", "cpu", "--out", str(tmp_path / "out")])
+        tester.main(
+            [str(folder / "cat" / "0.png"), "--run", str(run), "--device", "cpu", "--out", str(tmp_path / "out")]
+        )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["predictions-2.png", "predictions.png"]
     for _ in range(2):
         measured(run, "--export", tmp_path / "mine.safetensors")

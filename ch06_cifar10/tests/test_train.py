@@ -4,14 +4,11 @@ import copy
 import json
 import os
 import resource
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import CHAPTER
+from conftest import as_a_program, exit_codes, fork, train_on_two_processes, two_ranks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import datasets
@@ -40,48 +37,34 @@ def assert_same_run(one, other):
     assert all(torch.equal(a, states[1][i][key]) for i in states[0] for key, a in states[0][i].items())
 
 
-def start(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
-    process = subprocess.Popen(
-        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    deadline = time.time() + 100
+def start_and_kill(words, run, epochs, environments=({},)):
+    """Starts train.py once for each environment, and kills it with signal 9 once `epochs` epochs are in `run`."""
+    output = run.with_name(f"{run.name}.txt")
+    programs = [fork(as_a_program, [*words, "--run", run], output, environment) for environment in environments]
+    deadline = time.monotonic() + 100
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.time() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+        assert all(program.is_alive() for program in programs), output.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for program in programs:
+        program.kill()
+        program.join()
+    assert len(metrics(run)) < 1 + 4, "it was over before the kill"
 
 
 def test_killed_and_resumed_equals_never_killed(tmp_path):
     train.main([*SMALL, "--device", "cpu", "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *SMALL, "--device", "cpu", "--run", killed], killed, epochs=2)
-    assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
+    start_and_kill([*SMALL, "--device", "cpu"], killed, epochs=2)
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
 
 
 def test_killed_and_resumed_on_two_processes(tmp_path):
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--",
-        "train.py",
-    ]
-    words = [*SMALL, "--device", "cpu"]
-    subprocess.run(
-        [*torchrun, *words, "--run", tmp_path / "whole"], cwd=CHAPTER, check=True, capture_output=True, timeout=100
-    )
-    killed = tmp_path / "killed"
-    start([*torchrun, *words, "--run", killed], killed, epochs=2)
-    subprocess.run([*torchrun, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=100)
+    words, killed = [*SMALL, "--device", "cpu"], tmp_path / "killed"
+    train_on_two_processes([*words, "--run", tmp_path / "whole"], tmp_path / "whole.txt")
+    start_and_kill(words, killed, 2, two_ranks())
+    train_on_two_processes(["--resume", killed], tmp_path / "resumed.txt")
     assert_same_run(tmp_path / "whole", killed)
 
 
@@ -119,12 +102,13 @@ def test_a_linear_model_fails_on_the_sample():
     assert 0.1 < best < 0.6
 
 
-def test_quick_run_as_a_user_runs_it(tmp_path, run_script, device):
-    run = tmp_path / "quick"
-    done = run_script("train.py", "--arch", "mobilenet", "--quick", "--device", device, "--run", run)
-    assert done.returncode == 0, done.stderr
-    assert "val_accuracy" in done.stdout and f"now: python test.py --run {run}" in done.stdout
-    assert "epoch 1:" not in done.stderr  # no progress bar where the output is no terminal
+def test_quick_run_as_a_user_runs_it(tmp_path):
+    run, output = tmp_path / "quick", tmp_path / "output.txt"
+    words = ["--arch", "mobilenet", "--quick", "--device", "cpu", "--run", run]
+    assert exit_codes([fork(as_a_program, words, output, {})]) == [0], output.read_text()
+    said = output.read_text()
+    assert "val_accuracy" in said and f"now: python test.py --run {run}" in said
+    assert "epoch 1:" not in said  # no progress bar where the output is no terminal
     assert json.loads((run / "args.json").read_text("utf-8"))["data"] == "sample"
     events = EventAccumulator(str(run)).Reload().Tags()
     assert "val_accuracy" in events["scalars"] and "augmented_training_pictures" in events["images"]
@@ -259,7 +243,7 @@ def test_muon_moves_filters_head_and_biases_alike():
     model = models.build("fastnet")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = optimizers.make_optimizer(model, "muon", 0.12, 0.0)
-    images, labels = torch.randn(64, 3, 16, 16), torch.arange(64) % 10
+    images, labels = torch.randn(32, 3, 12, 12), torch.arange(32) % 10
     for _ in range(5):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(images), labels).backward()

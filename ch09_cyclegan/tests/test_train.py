@@ -3,15 +3,11 @@
 import functools
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import CHAPTER
+from conftest import as_a_program, exit_codes, fork, train_on_two_processes, two_ranks
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -51,26 +47,25 @@ def assert_same_run(one, other):
     assert len(grids[0]) == 4 and grids[0] == grids[1]
 
 
-def start_and_kill(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
-    process = subprocess.Popen(
-        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
-    deadline = time.time() + 300
+def start_and_kill(words, run, epochs, environments=({},)):
+    """Starts train.py once for each environment, and kills it with signal 9 once `epochs` epochs are in `run`."""
+    output = run.with_name(f"{run.name}.txt")
+    programs = [fork(as_a_program, [*words, "--run", run], output, environment) for environment in environments]
+    deadline = time.monotonic() + 300
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.time() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+        assert all(program.is_alive() for program in programs), output.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for program in programs:
+        program.kill()
+        program.join()
     assert len(metrics(run)) < 1 + 4, "it was over before the kill"
 
 
 def test_killed_and_resumed_equals_never_killed(tmp_path):
     train.main([*SMALL, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start_and_kill([sys.executable, "train.py", *SMALL, "--run", killed], killed, epochs=2)
+    start_and_kill(SMALL, killed, epochs=2)
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
     events = EventAccumulator(str(killed)).Reload()  # the kill lost some; the resumed run wrote all again
@@ -78,41 +73,18 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     assert events.Tags()["images"] == ["samples"]
 
 
-def on_two_processes(*words):
-    """train.main(words) as torchrun starts it, but forked from here, where everything is imported already."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-
-    def process(rank):
-        os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        train.main(list(words))
-
-    torch.multiprocessing.start_processes(process, nprocs=2, start_method="fork")
-
-
 def test_two_processes_train_as_one_and_resume_as_exactly(tmp_path):
-    on_two_processes(*SMALL, "--run", str(tmp_path / "whole"))
+    train_on_two_processes([*SMALL, "--run", tmp_path / "whole"], tmp_path / "whole.txt")
     train.main([*SMALL, "--epochs", "1", "--run", str(tmp_path / "alone")])
     rows = ([line.split(",") for line in metrics(tmp_path / name)] for name in ("whole", "alone"))
     two, one = (dict(zip(names, first, strict=True)) for names, first, *_ in rows)
     for name in two.keys() - {"lr"}:  # in the first epoch the pools are not full: no chance in it
         assert float(two[name]) == pytest.approx(float(one[name]), rel=2e-2), name
     killed = tmp_path / "killed"
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--",
-        "train.py",
-    ]
-    start_and_kill([*torchrun, *SMALL, "--run", killed], killed, epochs=2)
+    start_and_kill(SMALL, killed, 2, two_ranks())
     with pytest.raises(SystemExit, match=r"was trained by 2 process\(es\), not 1"):
         train.main(["--resume", str(killed)])
-    on_two_processes("--resume", str(killed))
+    train_on_two_processes(["--resume", killed], tmp_path / "resumed.txt")
     assert_same_run(tmp_path / "whole", killed)
     pools = utils.load_checkpoint(killed / "last.pt")["pools"]
     assert len(pools) == 2 and not same(pools[0], pools[1])
@@ -171,15 +143,24 @@ def test_dcgan_learns_the_colour_of_oranges(tmp_path, device):
     assert share[0] < 0.2 and share[1] > 0.5
 
 
-def test_quick_run_as_a_user_runs_it(tmp_path, run_script, device):
-    run = tmp_path / "quick"
-    done = run_script("train.py", "--quick", "--device", device, "--run", run)
-    assert done.returncode == 0, done.stderr
-    assert "gan_ab" in done.stdout and f"now: python test.py --run {run}" in done.stdout
-    assert "epoch 1:" not in done.stderr  # no progress bar where the output is no terminal
+def test_quick_run_as_a_user_runs_it(tmp_path):
+    run, output = tmp_path / "quick", tmp_path / "output.txt"
+    assert exit_codes([fork(as_a_program, ["--quick", "--device", "cpu", "--run", run], output, {})]) == [0]
+    said = output.read_text()
+    assert "gan_ab" in said and f"now: python test.py --run {run}" in said
+    assert "epoch 1:" not in said  # no progress bar where the output is no terminal
     assert json.loads((run / "args.json").read_text("utf-8"))["data"] == "sample"
     with Image.open(run / "samples" / "epoch_0001.png") as picture:
         assert picture.size == (8 * 66 + 2, 6 * 66 + 2)  # eight pictures; real A, fake B, back to A, and the other way
+
+
+def test_the_rate_falls_in_the_second_half_of_a_run(tmp_path):
+    """Of four epochs: the whole rate in two, then the whole, then half of it; so the optimizers have it too."""
+    words = [*TINY, "--limit", "4", "--epochs", "4", "--lr", "0.001"]
+    train.main([*words, "--run", str(tmp_path / "run")])
+    saved = utils.load_checkpoint(tmp_path / "run" / "last.pt")
+    assert [row["lr"] for row in saved["history"]] == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4])
+    assert [o["param_groups"][0]["lr"] for o in saved["optimizers"].values()] == pytest.approx([5e-4] * 2)
 
 
 def test_a_run_never_overwrites_another(tmp_path):
