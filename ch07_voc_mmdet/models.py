@@ -157,10 +157,13 @@ def tiny_rtmdet(model: ConfigDict) -> None:
 
 
 def tiny_centernet(model: ConfigDict) -> None:
+    """Three stages in place of four: their map has a sixteenth of the picture's side, and the neck enlarges it twice."""
     neck = dict(model.neck)
     small_resnet(model)
-    model.neck = neck | {"in_channels": 128, "num_deconv_filters": (64, 64, 64), "use_dcn": False}  # slow on a CPU
-    model.backbone.out_indices = (3,)
+    stages = {"num_stages": 3, "strides": (1, 2, 2), "dilations": (1, 1, 1), "out_indices": (2,)}
+    model.backbone |= stages
+    smaller = {"in_channels": 64, "num_deconv_filters": (64, 64), "num_deconv_kernels": (4, 4)}
+    model.neck = neck | smaller | {"use_dcn": False}  # deformable convolutions are slow on a CPU
     model.data_preprocessor.pad_size_divisor = 32
 
 

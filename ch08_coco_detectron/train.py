@@ -33,7 +33,7 @@ def pick_engine(name: str) -> tuple[str, ModuleType]:
         except ImportError as why:
             if name == "detectron2":
                 fail(
-                    f"--engine detectron2: it does not import here ({why}); see its INSTALL page, or --engine torchvision"
+                    f"--engine detectron2: it does not import here ({why}); see the README, or --engine torchvision"
                 )
     import torchvision_engine
 

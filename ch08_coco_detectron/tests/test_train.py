@@ -270,5 +270,5 @@ def test_cuda_without_a_gpu_is_refused():
 def test_an_engine_that_does_not_import_is_refused_and_auto_takes_the_other(monkeypatch):
     monkeypatch.setitem(sys.modules, "detectron2_engine", None)
     assert train.pick_engine("auto")[0] == "torchvision"
-    with pytest.raises(SystemExit, match="--engine detectron2: it does not import here .* see its INSTALL page"):
+    with pytest.raises(SystemExit, match="--engine detectron2: it does not import here .* see the README"):
         train.pick_engine("detectron2")
