@@ -3,7 +3,8 @@
     python datasets.py                      # gets the English-Chinese pairs ready (or the sample) and describes them
     python datasets.py --data my_pairs.tsv  # the same for your own
 
-A file of pairs has a pair a line, its sides separated by a tab; further fields (Tatoeba's licence) are left alone.
+A file of pairs has a pair a line, its sides separated by a tab; further fields (Tatoeba's licence) are left alone. Two files,
+one for each side, correspond line by line.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from torch import Tensor
 
 import sample
 import utils
-from text import END, PAD, START, Rules, Vocabulary
+from text import END, PAD, START, Rules, Side, language_of
 from utils import fail, fingerprint, rank, say, warn, world, write_atomic
 
 URL = "https://www.manythings.org/anki/{}.zip"  # Tatoeba's pairs, sorted and packed anew now and then: no fixed hash
@@ -28,7 +29,7 @@ MEASURED = "5f216a96299b133dccc5efd3278135f038fb118c3d8071743ddd82df04c7ba4d"  #
 SAMPLE_PAIRS = 5000
 SHARES = {"test": 0.05, "val": 0.05}  # of the source sentences
 DATA_HELP = (
-    "auto (default): cmn-eng if it can be had, else sample; cmn-eng (or deu-eng ...); sample; or a file of pairs"
+    "auto (default): cmn-eng if it can be had, else sample; cmn-eng (deu-eng ...); sample; a file of pairs; two files"
 )
 
 
@@ -38,42 +39,56 @@ class Data:
 
     name: str
     splits: dict[str, list[tuple[str, str]]]
+    rules: tuple[Rules, Rules]  # of the source, of the target
     left_out: Counter = field(default_factory=Counter)
     sha256: str | None = None
 
 
-def load(name: str, root: str = "data", rules: Rules | None = None, reverse: bool = False) -> Data:
-    """Loads `name`: auto, cmn-eng (or another language), sample, or the path of a file; `reverse` swaps the sides.
+def load(
+    name: str | list[str],
+    root: str = "data",
+    chinese="chars",
+    script="simplified",
+    reverse: bool = False,
+    how: str = "strict",
+) -> Data:
+    """Loads `name`: auto, cmn-eng (or another language), sample, the path of a file of pairs, or two files whose lines
+    correspond; `reverse` swaps the sides, `how` is the kind of split.
 
     auto is cmn-eng if it is in `root` or can be downloaded, else the sample, with a warning. Errors end the program with
     one line.
     """
+    name = name[0] if isinstance(name, list) and len(name) == 1 else name
     if name == "auto":
         try:
-            path = find(DEFAULT, Path(root))
+            find(DEFAULT, Path(root))
+            name = DEFAULT
         except SystemExit as why:
             warn(
                 f"{DEFAULT} is not to be had, so this run uses the built-in SAMPLE of a small grammar.\n"
                 f"{why}\nA score on the sample says nothing about real sentences."
             )
-            return load("sample", root, rules, reverse)
-        name = DEFAULT
-    elif name == "sample" and not Path(name).is_file():
-        return split("sample", sample.make(SAMPLE_PAIRS), Counter(), rules or Rules(), reverse)
-    elif re.fullmatch("[a-z]{3}-eng", name):
-        path = find(name, Path(root))
-    elif Path(name).is_file():
-        path, name = Path(name), Path(name).stem
+            name = "sample"
+    rules = {"chinese": chinese, "script": script}
+    if name == "sample" and not Path(name).is_file():
+        return split("sample", sample.make(SAMPLE_PAIRS), Counter(), rules, reverse, how)
+    if isinstance(name, list):
+        paths = [Path(one) for one in name]
+        stems = [path.stem for path in paths]
+        name = stems[0] if stems[0] == stems[1] else "-".join(stems)
+        pairs, left_out = read_two(*paths)
+    elif Path(name).is_file() or not re.fullmatch("[a-z]{3}-eng", name):
+        if not Path(name).is_file():
+            fail(f"--data {name}: not cmn-eng (or deu-eng ...), sample or auto, and there is no file of that name")
+        paths, name = [Path(name)], Path(name).stem
+        pairs, left_out = read(paths[0])
     else:
-        fail(f"--data {name}: not cmn-eng (or deu-eng ...), sample or auto, and there is no file of that name")
-    raw = path.read_bytes()
-    pairs, left_out = read(raw, path)
-    data = split(name, pairs, left_out, rules or Rules(), reverse)
-    data.sha256 = hashlib.sha256(raw).hexdigest()
+        paths = [find(name, Path(root))]
+        pairs, left_out = read(paths[0])
+    data = split(name, pairs, left_out, rules, reverse, how)
+    data.sha256 = utils.hash_of(paths[0])
     if name == DEFAULT and data.sha256 != MEASURED:
-        say(
-            f"{path}: {len(pairs):,} pairs, another edition than that of the README's numbers; scores will differ a little"
-        )
+        say(f"{paths[0]}: {len(pairs):,} pairs, another edition than the README's; scores will differ a little")
     return data
 
 
@@ -106,25 +121,52 @@ def check_archive(path: Path) -> None:
         raise ValueError("no ZIP archive came")
 
 
-def read(raw: bytes, path: Path) -> tuple[list[tuple[str, str]], Counter]:
-    """-> the pairs, and how many lines were of no use; the first of those are named."""
-    try:
-        lines = raw.decode("utf-8-sig").split("\n")  # and at nothing else that Unicode calls a line end
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        fail(f"{path}, line {line}: not UTF-8; save the file in that encoding")
+def read(path: Path) -> tuple[list[tuple[str, str]], Counter]:
+    """-> the pairs of a file with a pair a line, and how many lines were of no use; the first of those are named."""
+    rows = [line.split("\t") for line in utils.read_text(path).split("\n")]  # not at U+2028 and its like
+    full = [row for row in rows if len(row) > 1]
+    columns = (0, 1)
+    if full and all(len(row) >= 4 and is_number(row[0]) and is_number(row[2]) for row in full):
+        columns = (1, 3)
+        say(f"{path}: sentence numbers in columns 1 and 3, as Tatoeba exports them; the sentences are columns 2 and 4")
+    for side in columns:
+        if len(full) > 20 and sum(is_number(row[side]) for row in full if len(row) > side) > len(full) / 2:
+            fail(f"{path}: column {side + 1} holds numbers, not sentences; expected `sentence<tab>sentence` a line")
+    sides = [[row[i].strip() if i < len(row) else None for i in columns] for row in rows]
+    pairs, bad = usable(path, sides)
+    if not pairs:
+        fail(f"{path}: no line of it is a pair; expected `sentence<tab>sentence` a line")
+    return pairs, bad
+
+
+def is_number(cell: str) -> bool:
+    return bool(re.fullmatch(r"\s*\d+\s*", cell))
+
+
+def read_two(source: Path, target: Path) -> tuple[list[tuple[str, str]], Counter]:
+    """The same of two files, line by line."""
+    texts = []
+    for path in (source, target):
+        if not path.is_file():
+            fail(f"--data {path}: there is no file of that name")
+        texts.append(utils.read_text(path).removesuffix("\n").split("\n"))
+    if len(texts[0]) != len(texts[1]):
+        fail(f"{source} has {len(texts[0]):,} lines, {target} {len(texts[1]):,}: they must correspond line by line")
+    pairs, bad = usable(source, [[one.strip() for one in row] for row in zip(*texts, strict=True)])
+    return pairs, bad if pairs else fail(f"{source}: no line of it is half of a pair")
+
+
+def usable(path: Path, rows: list[list[str | None]]) -> tuple[list[tuple[str, str]], Counter]:
+    """-> the rows of two sides, and a count of the others, the first of which are named."""
     pairs, bad = [], Counter()
-    for number, line in enumerate(lines, 1):
-        sides = [side.strip() for side in line.split("\t")]
-        why = "without a tab" if len(sides) < 2 else "with an empty side" if not (sides[0] and sides[1]) else None
-        if why is None:
-            pairs.append((sides[0], sides[1]))
-        elif line.strip():
+    for number, (source, target) in enumerate(rows, 1):
+        if source and target:
+            pairs.append((source, target))
+        elif source or target:
+            why = "without a tab" if target is None else "with an empty side"
             bad[why] += 1
             if bad.total() <= 5:
                 say(f"{path}, line {number}: skipped, {why}")
-    if not pairs:
-        fail(f"{path}: no line of it is a pair; expected `sentence<tab>sentence` a line")
     return pairs, bad
 
 
@@ -136,19 +178,43 @@ def key(sentence: str) -> str:
     return re.sub(r"[\W_]+", "", sentence.casefold()) or sentence
 
 
-def not_too_long(pairs: list[tuple[str, str]], rules: Rules, max_length: int) -> list[tuple[str, str]]:
+def not_too_long(pairs: list[tuple[str, str]], codec: "Codec", max_length: int) -> list[tuple[str, str]]:
     """The pairs of which neither side has more than `max_length` tokens: one long sentence makes a whole batch long."""
-    return [pair for pair in pairs if max(len(rules.cut(side)) for side in pair) <= max_length]
+    cuts = (codec.source.cut, codec.target.cut)
+    return [pair for pair in pairs if max(len(cut(side)) for cut, side in zip(cuts, pair, strict=True)) <= max_length]
 
 
-def part_of(sentence: str) -> str:
-    """train, val or test, from a hash of the sentence: the same in every run, also when a later edition has more pairs."""
-    place = int(hashlib.sha256(key(sentence).encode()).hexdigest()[:8], 16) / 16**8
+def part_of(name: str) -> str:
+    """train, val or test, from a hash: the same in every run, also when a later edition has more pairs."""
+    place = int(hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8], 16) / 16**8
     return "test" if place < SHARES["test"] else "val" if place < sum(SHARES.values()) else "train"
 
 
-def describe_split(data: Data, source: str) -> dict:
-    """What split.json holds: which pairs train, validate and test."""
+def groups_of(pairs: list[tuple[str, str]], how: str) -> list[str]:
+    """-> for each pair the name of its group, which stays together in the split.
+
+    source: pairs with the same source. strict: all that hang together, by either side: if two sentences have a translation
+    in common, they and all their translations are one group. It is named after the source whose hash is least.
+    """
+    if how == "source":
+        return [key(source) for source, _ in pairs]
+    above: dict[tuple[int, str], tuple[int, str]] = {}
+
+    def top(node):
+        while above.setdefault(node, node) != node:
+            above[node] = node = above[above[node]]
+        return node
+
+    for source, target in pairs:
+        above[top((0, key(source)))] = top((1, key(target)))
+    tops, names = [top((0, key(source))) for source, _ in pairs], {}
+    for (source, _), group in zip(pairs, tops, strict=True):
+        names[group] = min(names.get(group, key(source)), key(source), key=lambda name: utils.draw(name, "group"))
+    return [names[group] for group in tops]
+
+
+def describe_split(data: Data, source: str | list[str]) -> dict:
+    """What split.json holds: which pairs train, validate and test; `unused` is what --limit and --max-length left out."""
     parts = {part: {mark_of(pair): pair[0] for pair in pairs} for part, pairs in data.splits.items()}
     return {"train": {}, "val": {}, "test": {}} | parts | {"data": source}
 
@@ -157,21 +223,26 @@ def mark_of(pair: tuple[str, str]) -> str:
     return fingerprint("\t".join(pair).encode("utf-8", "surrogatepass"))
 
 
-def split(name: str, pairs: list, left_out: Counter, rules: Rules, reverse: bool) -> Data:
-    """Normalises the pairs, drops what is double, and puts all pairs of a source sentence into the same split."""
-    splits, seen = {"train": [], "val": [], "test": []}, set()
+def split(name: str, pairs: list, left_out: Counter, rules: dict, reverse: bool, how: str) -> Data:
+    """Finds the languages of both sides, normalises the pairs, drops what is double, and splits by groups."""
+    if reverse:
+        pairs = [pair[::-1] for pair in pairs]
+    sides = tuple(Rules(**rules, language=language_of(side)) for side in zip(*pairs, strict=True))
+    whole: dict[tuple[str, str], None] = {}
     for pair in pairs:
-        source, target = (rules.normalise(side) for side in (reversed(pair) if reverse else pair))
+        source, target = (rule.normalise(side) for rule, side in zip(sides, pair, strict=True))
         if not source or not target:
             left_out["with nothing left after normalising"] += 1
-        elif (source, target) in seen:
+        elif (source, target) in whole:
             left_out["double after normalising"] += 1
         else:
-            seen.add((source, target))
-            splits[part_of(source)].append((source, target))
+            whole[source, target] = None
+    splits: dict[str, list] = {"train": [], "val": [], "test": []}
+    for pair, group in zip(whole, groups_of(list(whole), how), strict=True):
+        splits[part_of(group)].append(pair)
     if empty := [part for part, rows in splits.items() if not rows]:
-        fail(f"{name}: {len(seen)} pairs leave nothing for {empty[0]}; a few hundred are needed")
-    return Data(name, splits, left_out)
+        fail(f"{name}: {len(whole)} pairs leave nothing for {empty[0]}; a few hundred are needed")
+    return Data(name, splits, sides, left_out)
 
 
 def by_source(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -189,36 +260,36 @@ def by_source(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
 class Codec:
     """From a sentence to the numbers of its tokens, and back: what a model needs besides its weights."""
 
-    rules: Rules
-    source: Vocabulary
-    target: Vocabulary
+    source: Side
+    target: Side
     max_length: int
 
     @classmethod
-    def of(cls, pairs: list[tuple[str, str]], rules: Rules, at_least: int, max_length: int) -> "Codec":
-        """Its vocabularies are counted on `pairs`: the training pairs, and no others."""
-        sources = Vocabulary.of((rules.cut(source, lower=True) for source in by_source(pairs)), at_least)
-        return cls(rules, sources, Vocabulary.of((rules.cut(target) for _, target in pairs), at_least), max_length)
+    def of(
+        cls, pairs: list, rules: tuple[Rules, Rules], at_least: int, max_length: int, subwords=(None, None)
+    ) -> "Codec":
+        """Its vocabularies are counted on `pairs`: the training pairs, and no others. `subwords` says how many pieces
+        either side is cut into by SentencePiece; None: words."""
+        sources, targets = list(by_source(pairs)), [target for _, target in pairs]
+        source = Side.of(sources, rules[0], True, at_least, subwords[0])
+        return cls(source, Side.of(targets, rules[1], False, at_least, subwords[1]), max_length)
 
     def encode_source(self, text: str) -> list[int]:
         """Normalised text -> numbers, the last of them END; what lies beyond max_length is cut off."""
-        return self.source.encode(self.rules.cut(text, lower=True)[: self.max_length]) + [END]
+        return self.source.encode(self.source.cut(text)[: self.max_length]) + [END]
 
     def encode_target(self, text: str) -> list[int]:
-        return [START, *self.target.encode(self.rules.cut(text)[: self.max_length]), END]
+        return [START, *self.target.encode(self.target.cut(text)[: self.max_length]), END]
 
     def too_long(self, text: str) -> bool:
-        return len(self.rules.cut(text)) > self.max_length
+        return len(self.source.cut(text)) > self.max_length
 
     def metadata(self) -> dict:
-        rules = {"chinese": self.rules.chinese, "script": self.rules.script}
-        words = {"source_words": self.source.words, "target_words": self.target.words}
-        return {"rules": rules, "max_length": self.max_length} | words
+        return {"max_length": self.max_length, "source": self.source.metadata(), "target": self.target.metadata()}
 
     @classmethod
     def from_metadata(cls, meta: dict) -> "Codec":
-        words = Vocabulary(meta["source_words"]), Vocabulary(meta["target_words"])
-        return cls(Rules(**meta["rules"]), *words, meta["max_length"])
+        return cls(Side.from_metadata(meta["source"]), Side.from_metadata(meta["target"]), meta["max_length"])
 
 
 def pad(rows: list[list[int]]) -> Tensor:
@@ -242,11 +313,13 @@ class TokenBatches:
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
 
     def composition(self) -> list[Tensor]:
-        """The row numbers of each batch of this epoch."""
+        """The row numbers of each batch of this epoch. Pairs are sorted by the target's length, of equal ones by the
+        source's; of pairs alike in both, chance decides which meet."""
         generator = torch.Generator().manual_seed((self.seed or 0) * 100_003 + self.epoch)
-        noise = torch.rand(self.lengths.shape, generator=generator) if self.seed is not None else 0.5
-        source, target = (self.lengths + 2 * noise).unbind(1)  # so that it is not always the same ones that meet
-        order = (target * 1000 + source).argsort()
+        chance = torch.randperm(len(self.lengths), generator=generator) if self.seed is not None else slice(None)
+        order = torch.arange(len(self.lengths))[chance]
+        for side in (0, 1):
+            order = order[self.lengths[order, side].argsort(stable=True)]
         batches, start, longest = [], 0, 0
         for end, length in enumerate(self.lengths[order].amax(1).tolist()):
             longest = max(longest, length)
@@ -276,22 +349,34 @@ def describe(data: Data, codec: Codec) -> None:
         print(f"left out {count:,} {why}")
     for side, words in (("source", codec.source), ("target", codec.target)):
         print(f"{side} vocabulary: {len(words):,} tokens, e.g. {' '.join(repr(w) for w in words.words[4:14])}")
-    lengths = Counter(len(codec.rules.cut(source)) // 5 * 5 for source, _ in data.splits["train"])
+    lengths = Counter(len(codec.source.cut(source)) // 5 * 5 for source, _ in data.splits["train"])
     for length, count in sorted(lengths.items()):
         print(f"{length:>4}-{length + 4:<4}{count:>7,} {'#' * (60 * count // max(lengths.values()))}")
 
 
+def add_data_flags(group) -> None:
+    """The flags of train.py and datasets.py that say which pairs."""
+    group.add_argument("--data", nargs="+", default="auto", metavar="NAME", help=DATA_HELP)
+    group.add_argument("--data-root", default="data", metavar="DIR", help="where pairs lie (default: %(default)s)")
+    group.add_argument("--reverse", action="store_true", help="translate the second column into the first")
+    group.add_argument(
+        "--split",
+        choices=("strict", "source"),
+        default="strict",
+        help="strict (default): no sentence of either side stands in two parts; source: no source sentence",
+    )
+
+
 def main(argv=None) -> None:
     parser = utils.Parser(description=__doc__)
-    parser.add_argument("--data", default="auto", help=DATA_HELP)
-    parser.add_argument("--data-root", default="data", metavar="DIR")
-    parser.add_argument("--reverse", action="store_true", help="translate the second column into the first")
+    add_data_flags(parser)
     args = parser.parse_args(argv)
-    data = load(args.data, args.data_root, reverse=args.reverse)
+    data = load(args.data, args.data_root, reverse=args.reverse, how=args.split)
     print(f"{data.name}: SHA-256 of the file {data.sha256 or '(none: written by sample.py)'}")
-    train = not_too_long(data.splits["train"], Rules(), 50)
+    codec = Codec.of(data.splits["train"], data.rules, 2, 50)
+    train = not_too_long(data.splits["train"], codec, 50)
     data.left_out["of the training pairs, longer than 50 tokens"] = len(data.splits["train"]) - len(train)
-    describe(data, Codec.of(train, Rules(), 2, 50))
+    describe(data, Codec.of(train, data.rules, 2, 50))
 
 
 if __name__ == "__main__":

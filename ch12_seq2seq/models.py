@@ -61,6 +61,8 @@ class Translator(nn.Module):
         """(N, T, E) -> (N, T, V) logits: how well each word's embedding fits."""
         return F.linear(hidden, self.target_embedding.weight, self.output_bias)
 
+    has_attention = True
+
     def attention(self, source: Tensor, tokens: Tensor) -> Tensor | None:
         return None
 
@@ -136,6 +138,7 @@ class Recurrent(Translator):
         between = dropout if layers > 1 else 0.0
         self.rnn = getattr(nn, cell)(width, hidden, layers, batch_first=True, dropout=between)
         self.attend = Attention(score, hidden) if score else None
+        self.has_attention = score is not None
         self.readout = nn.Linear(2 * hidden if score else hidden, width)
 
     def encode(self, source: Tensor) -> dict[str, Tensor]:

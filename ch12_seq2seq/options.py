@@ -1,10 +1,14 @@
-"""The command line of train.py, and the recipes: what --epochs, --lr and the others default to for each architecture."""
+"""The command line of train.py, and the recipes: what --epochs, --lr and the others default to for each architecture.
+
+A recipe is laid out in steps: few pairs are trained for more epochs, in smaller batches, than the recipe says.
+"""
 
 import argparse
+import math
 
 import models
 import utils
-from datasets import DATA_HELP
+from datasets import TokenBatches, add_data_flags
 from utils import Number, fail
 
 COLUMNS = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "label_smoothing")
@@ -12,6 +16,8 @@ RECURRENT = (12, 2000, 2e-3, 0.01, 0.05, 0.1)
 RECIPES = dict.fromkeys(models.MODELS, RECURRENT) | {"transformer": (24, 2000, 1.5e-3, 0.01, 0.1, 0.1)}
 SIZES = ("width", "hidden", "layers", "decoder_layers", "heads", "feedforward", "dropout")  # what MODELS may say
 SAMPLE = {"width": 128, "hidden": 256, "heads": 4, "layers": 2, "decoder_layers": 2, "feedforward": 256, "dropout": 0.1}
+LEAST_STEPS = 600  # of a training, whatever the number of pairs
+NOT_THE_RECIPE = ("run", "resume", "data_root", "device", "workers", "bench")
 SAMPLE_EPOCHS = 5  # of small networks: its sentences are short and its words few
 
 
@@ -20,13 +26,18 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     parser = utils.Parser(description=doc)
     count, share, positive = Number(int, 1), Number(float, 0, 0.99), Number(float, 0, above=True)
     data = parser.add_argument_group("data")
-    data.add_argument("--data", default="auto", help=DATA_HELP)
-    data.add_argument("--data-root", default="data", metavar="DIR", help="where pairs lie (default: %(default)s)")
-    data.add_argument("--reverse", action="store_true", help="translate the second column into the first")
+    add_data_flags(data)
     data.add_argument(
         "--chinese", choices=("chars", "jieba"), default="chars", help="its tokens (default: %(default)s)"
     )
     data.add_argument("--script", choices=("simplified", "as-is"), default="simplified", help="default: %(default)s")
+    data.add_argument(
+        "--subwords",
+        type=Number(int, 0),
+        nargs="+",
+        metavar="N",
+        help="pieces that SentencePiece cuts both sides into; two numbers: source and target, 0 for words (default: words)",
+    )
     data.add_argument("--min-count", type=count, default=2, help="rarer words are <unk> (default: %(default)s)")
     data.add_argument("--max-length", type=count, default=50, help="longer pairs do not train (default: %(default)s)")
     data.add_argument("--limit", type=count, metavar="N", help="use only N training pairs")
@@ -37,7 +48,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
             f"--{name.replace('_', '-')}", type=share if name == "dropout" else count, metavar="N", help="size"
         )
     recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
-    recipe.add_argument("--epochs", type=count, help=f"on the sample the default is {SAMPLE_EPOCHS}")
+    recipe.add_argument("--epochs", type=count, help=f"default: of few pairs as many as make {LEAST_STEPS} steps")
     recipe.add_argument("--batch-size", type=count, help="target tokens a step, over all processes together")
     recipe.add_argument("--lr", type=positive, help="the highest learning rate of the schedule")
     recipe.add_argument("--weight-decay", type=Number(float, 0), help="pulls matrices to zero (L2)")
@@ -63,8 +74,9 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
+    args.data = args.data[0] if isinstance(args.data, list) and len(args.data) == 1 else args.data
     check(args)
-    if args.quick:
+    if args.quick and args.resume is None:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 300
         args.epochs = args.epochs or 1
     return args
@@ -74,6 +86,12 @@ def check(args: argparse.Namespace) -> None:
     """Ends the program with one line if a flag's value makes no sense."""
     if args.arch not in models.MODELS:
         models.build(args.arch, 9, 9)  # says which names there are
+    if isinstance(args.data, list) and len(args.data) > 2:
+        fail("--data: a name, a file of pairs, or two files, as in `--data pairs.en pairs.fr`")
+    if args.subwords and len(args.subwords) > 2:
+        fail("--subwords: one number, or two, of the source and the target")
+    if args.subwords and any(0 < n < 10 for n in args.subwords):
+        fail("--subwords: 10 pieces or more (0: words)")
     if len(args.teacher_forcing) > 2:
         fail("--teacher-forcing: one or two shares from 0 to 1, as in `--teacher-forcing 1 0.5`")
     sizes = models.MODELS[args.arch][1]
@@ -86,15 +104,39 @@ def check(args: argparse.Namespace) -> None:
         fail(f"--width {args.width}: must be even and a multiple of the {heads} heads")
 
 
-def fill_in_recipe(args: argparse.Namespace, data_name: str) -> None:
-    """Gives every flag of the recipe that was not set its value, and names the data that `auto` found."""
+def subwords_of(args: argparse.Namespace) -> tuple[int | None, int | None]:
+    """-> pieces of the source and of the target; None: words."""
+    both = args.subwords or [0]
+    return both[0] or None, both[-1] or None
+
+
+def fill_in_recipe(args: argparse.Namespace, data_name: str, batches: TokenBatches) -> None:
+    """Gives every flag of the recipe that was not set its value, for so many training pairs; names the data of `auto`."""
     recipe = dict(zip(COLUMNS, RECIPES[args.arch], strict=True))
     sizes = {name: size for name, size in models.MODELS[args.arch][1].items() if name in SIZES}
+    tokens = int(batches.lengths[:, 1].sum())
+    recipe["batch_size"] = min(recipe["batch_size"], max(1, tokens // 8))
     if data_name == "sample":
         recipe |= {"epochs": SAMPLE_EPOCHS, "lr": 2e-3, "label_smoothing": 0.0}
         sizes |= {name: SAMPLE[name] for name in sizes}
+    else:
+        steps = max(1, tokens // (args.batch_size or recipe["batch_size"]))
+        recipe["epochs"] = max(recipe["epochs"], math.ceil(LEAST_STEPS / steps))
     for name, value in (recipe | sizes).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if args.data == "auto":
         args.data = data_name
+    batches.batch_size = args.batch_size
+
+
+def command_of(recipe: dict) -> str:
+    """The command that trains so again, whatever the defaults are by then, from a run's args.json."""
+    usual, words = vars(parse("", [])), ["python train.py"]
+    for name in dict.fromkeys(("arch", "data", "seed", "precision", "split", *COLUMNS, *SIZES, *usual)):
+        value, always = recipe.get(name), name in ("arch", "data", "seed", "precision", "split", *COLUMNS, *SIZES)
+        if value is None or value is False or name in NOT_THE_RECIPE or (value == usual.get(name) and not always):
+            continue
+        values = [] if value is True else value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return " ".join(words)

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from datasets import Codec, pad
-from text import END, PAD, START, UNKNOWN, join
+from text import END, PAD, START, UNKNOWN
 
 UNKNOWN_MARK = "⁇"
 
 
-def limit(source: Tensor) -> int:
-    """How many tokens a translation may have."""
-    return 2 * source.shape[1] + 10
+def limit(source: Tensor) -> Tensor:
+    """(N, S) -> (N,): how many tokens each translation may have, whatever else is in the batch."""
+    return 2 * (source != PAD).sum(1) + 10
 
 
 def next_scores(model: nn.Module, tokens: Tensor, state: dict) -> tuple[Tensor, dict]:
@@ -26,17 +26,17 @@ def next_scores(model: nn.Module, tokens: Tensor, state: dict) -> tuple[Tensor, 
 def greedy(model: nn.Module, source: Tensor) -> list[list[int]]:
     """(N, S) -> the tokens of N translations, without START and END. What has ended is computed no further."""
     rows, alive = [[] for _ in source], list(range(len(source)))
-    state, tokens = model.encode(source), torch.full_like(source[:, :1], START)
-    for _ in range(limit(source)):
+    state, tokens, most = model.encode(source), torch.full_like(source[:, :1], START), limit(source)
+    for length in range(1, int(most.max()) + 1):
         scores, state = next_scores(model, tokens, state)
         tokens = scores.argmax(1, keepdim=True)
         for i, token in zip(alive, tokens[:, 0].tolist(), strict=True):
             rows[i].append(token)
-        going = (tokens[:, 0] != END).nonzero()[:, 0]
+        going = ((tokens[:, 0] != END) & (most > length)).nonzero()[:, 0]
         if len(going) == 0:
             break
         alive = [alive[i] for i in going.tolist()]
-        tokens, state = tokens[going], {name: tensor[going] for name, tensor in state.items()}
+        tokens, most, state = tokens[going], most[going], {name: tensor[going] for name, tensor in state.items()}
     return [strip(row) for row in rows]
 
 
@@ -44,38 +44,46 @@ def greedy(model: nn.Module, source: Tensor) -> list[list[int]]:
 def beam_search(model: nn.Module, source: Tensor, beam: int = 5, penalty: float = 1.0) -> tuple[list, list[float]]:
     """(N, S) -> the tokens of N translations, and their log-probabilities.
 
-    Keeps the `beam` likeliest beginnings of each sentence; one that has ended stays as it is, and goes on competing. They
-    are ranked by log-probability / ((5 + length) / 6) ** penalty (Wu et al. 2016, "Google's Neural Machine Translation
-    System", equation 14): without it, long ones seldom win. A sentence is over when its first in rank has ended, which
-    with a penalty of 0 no longer beginning can overtake, and with another seldom does.
+    Goes on with the `beam` likeliest beginnings of each sentence. What has ended leaves them and is kept apart: the best of
+    it by log-probability / lp(length), lp(n) = ((5 + n) / 6) ** penalty (Wu et al. 2016, "Google's Neural Machine
+    Translation System", equation 14). Without a penalty long ones seldom win. A sentence is over when no beginning can
+    overtake: log-probabilities only fall, so that none can end above log-probability / lp(limit).
     """
-    device, answers, numbers = source.device, [None] * len(source), torch.arange(len(source))
+    device, answers, numbers = source.device, [([], -torch.inf)] * len(source), torch.arange(len(source))
     state = {name: tensor.repeat_interleave(beam, 0) for name, tensor in model.encode(source).items()}
     out = torch.full((len(source), beam, 1), START, device=device)
     scores = torch.full((len(source), beam), -torch.inf, device=device)
     scores[:, 0] = 0.0  # one beginning each, so that the first step does not take the same token `beam` times
-    done = torch.zeros_like(scores, dtype=torch.bool)
-    for step in range(limit(source)):
+    ended = torch.full((len(source),), -torch.inf, device=device)  # the best rank of what has ended
+    most = limit(source)
+    for length in range(1, int(most.max()) + 1):
         steps, state = next_scores(model, out[:, :, -1].reshape(-1, 1), state)
         steps = steps.view(len(out), beam, -1)  # (N, beam, V)
-        steps[done] = -torch.inf
-        steps[..., PAD] = torch.where(done, 0.0, -torch.inf)  # what has ended goes on in one way, at no cost
         scores, best = (scores[..., None] + steps).flatten(1).topk(beam)  # (N, beam) of (N, beam * V)
         parent, token = best // steps.shape[2], best % steps.shape[2]
         n = torch.arange(len(out), device=device)[:, None]
-        out, done = torch.cat([out[n, parent], token[..., None]], 2), done[n, parent] | (token == END)
-        lengths = (out[..., 1:] != PAD).sum(2)
-        first = (scores / ((5 + lengths) / 6) ** penalty).argmax(1)
-        over = done[n[:, 0], first] | (step == limit(source) - 1)
-        for i in over.nonzero()[:, 0].tolist():
+        out = torch.cat([out[n, parent], token[..., None]], 2)  # (N, beam, 1 + length)
+        over = most == length
+        may_end = (token == END) | (over & (ended == -torch.inf))[
+            :, None
+        ]  # at the limit what goes on is taken as it is
+        rank, first = (scores / lp(length, penalty)).masked_fill(~may_end, -torch.inf).max(1)
+        for i in (rank > ended).nonzero()[:, 0].tolist():
             answers[numbers[i]] = strip(out[i, first[i], 1:].tolist()), scores[i, first[i]].item()
-        going = (~over).nonzero()[:, 0]
+        ended = torch.maximum(ended, rank)
+        scores = scores.masked_fill(token == END, -torch.inf)  # (N, beam): those that go on
+        going = ((scores.amax(1) / lp(most, penalty) > ended) & ~over).nonzero()[:, 0]
         if len(going) == 0:
             break
         rows = (parent + beam * n)[going].flatten()  # where the beginnings that go on stood among all
         state = {name: tensor[rows] for name, tensor in state.items()}
-        out, scores, done, numbers = out[going], scores[going], done[going], numbers[going.cpu()]
+        out, scores, ended, most = out[going], scores[going], ended[going], most[going]
+        numbers = numbers[going.cpu()]
     return tuple(map(list, zip(*answers, strict=True)))
+
+
+def lp(length, penalty: float):
+    return ((5 + length) / 6) ** penalty
 
 
 def strip(row: list[int]) -> list[int]:
@@ -83,7 +91,7 @@ def strip(row: list[int]) -> list[int]:
 
 
 def translate(
-    model: nn.Module, codec: Codec, texts: list[str], device: torch.device, beam: int = 1, penalty: float = 1.0
+    model: nn.Module, codec: Codec, texts: list[str], device: torch.device, beam=1, penalty=1.0, copy_unknown=False
 ) -> dict[str, list[str]]:
     """Each normalised text -> the tokens of its translation. Texts of like length share a batch; beam 1 is greedy."""
     rows = {text: codec.encode_source(text) for text in texts if text}
@@ -93,20 +101,31 @@ def translate(
         source = pad([rows[text] for text in batch]).to(device)
         found = greedy(model, source) if beam == 1 else beam_search(model, source, beam, penalty)[0]
         for text, row in zip(batch, found, strict=True):
-            answers[text] = without_unknown(model, codec, text, row, device)
+            answers[text] = without_unknown(model, codec, text, row, device, copy_unknown)
     return {text: answers[text] for text in texts}
 
 
-def without_unknown(model: nn.Module, codec: Codec, text: str, row: list[int], device: torch.device) -> list[str]:
+def without_unknown(
+    model, codec: Codec, text: str, row: list[int], device: torch.device, copy_unknown=False
+) -> list[str]:
     """The tokens of a translation. In place of <unk> stands the source word looked at most (Luong et al. 2015), which is
-    right for most names; without attention, a mark."""
-    tokens = codec.target.decode(row)
-    if UNKNOWN in row:
-        weights = attention(model, codec, text, row, device)
-        words = codec.rules.cut(text)[: codec.max_length]
-        for i in (i for i, number in enumerate(row) if number == UNKNOWN):
-            place = len(words) if weights is None else int(weights[i, : len(words)].argmax())
-            tokens[i] = words[place] if place < len(words) else UNKNOWN_MARK
+    right for most names; without attention, a mark. With `copy_unknown`, source words that the vocabulary lacks and that
+    stand in no <unk>'s place are put in where attention looked at them most."""
+    tokens, unknown = codec.target.decode(row), codec.source.unknown(text) if copy_unknown else []
+    if UNKNOWN not in row and not unknown:
+        return tokens
+    weights = attention(model, codec, text, row, device)  # (T + 1, S + 1)
+    words, copied = codec.source.cut(text, as_written=True)[: codec.max_length], set()
+    for i in (i for i, number in enumerate(row) if number == UNKNOWN):
+        place = len(words) if weights is None else int(weights[i, : len(words)].argmax())
+        tokens[i] = words[place] if place < len(words) else UNKNOWN_MARK
+        copied.add(place)
+    if weights is None:
+        return tokens
+    missing = [(int(weights[:, place].argmax()), place) for place, _ in unknown if place < len(words)]
+    for at, place in sorted(missing, reverse=True):  # from the end, so that the places before stay what they are
+        if place not in copied:
+            tokens.insert(at, words[place])
     return tokens
 
 
@@ -118,5 +137,5 @@ def attention(model: nn.Module, codec: Codec, text: str, row: list[int], device:
     return None if weights is None else weights[0].float().cpu()
 
 
-def as_text(answers: dict[str, list[str]]) -> list[str]:
-    return [join(tokens) for tokens in answers.values()]
+def as_text(codec: Codec, answers: dict[str, list[str]]) -> list[str]:
+    return [codec.target.join(tokens) for tokens in answers.values()]

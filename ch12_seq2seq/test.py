@@ -1,7 +1,8 @@
 """Measures a trained translator on the test split, or translates what you give it.
 
     python test.py "I love you."                      # the newest run, or else the shipped weights, translate
-    python test.py letter.txt                         # each line of a file; `-` is standard input
+    python test.py letter.txt                         # each line of a file
+    tail -f log | python test.py -                    # lines from a pipe, each translated as it comes
     python test.py --run runs/general-cmn-eng         # BLEU, chrF, perplexity, test.json, translations.tsv, attention.png
     python test.py "I love you." --attention map.png  # which words it looked at
 
@@ -9,7 +10,6 @@ Only this script reads the test split, and it changes nothing by it: train.py pi
 """
 
 import argparse
-import io
 import json
 import math
 import sys
@@ -17,22 +17,22 @@ import time
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 import datasets
 import heatmap
 import models
+import options
+import reading
 import search
 import utils
 from datasets import Codec, TokenBatches
 from losses import cross_entropy
 from metrics import bleu, chrf, exact
-from text import join
 from utils import Number, fail
 
 WEIGHTS = Path(__file__).parent / "weights" / "general.safetensors"
-NEEDED = {"arch", "sizes", "data", "reverse", "rules", "max_length", "source_words", "target_words"}
+NEEDED = {"arch", "sizes", "data", "reverse", "max_length", "source", "target"}
 LENGTHS = (5, 10, 15, 20, 10**9)  # source tokens: up to 5, 6 to 10, ...
 
 
@@ -41,7 +41,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("texts", nargs="*", help="sentences, files of sentences, or -, to translate instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
-    parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
+    parser.add_argument("--data", nargs="+", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where pairs lie (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
     parser.add_argument("--beam", type=Number(int, 1, 100), default=5, help="1 is greedy (default: %(default)s)")
@@ -51,6 +51,9 @@ def parse(argv=None) -> argparse.Namespace:
         default=1.0,
         help="above 0 favours long ones (default: %(default)s)",
     )
+    parser.add_argument(
+        "--copy-unknown", action="store_true", help="put words that the vocabulary lacks where attention looked at them"
+    )
     parser.add_argument("--attention", metavar="FILE", help="draw where it looked while translating what you gave it")
     parser.add_argument("--font", metavar="FILE", help="a font file for the pictures (default: an installed one)")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights, in 16 bits, and their score")
@@ -58,6 +61,8 @@ def parse(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.font and not Path(args.font).is_file():
         fail(f"--font {args.font}: no such file")
+    if args.data and len(args.data) > 2:
+        fail("--data: a name, a file of pairs, or two files")
     return args
 
 
@@ -100,13 +105,14 @@ def perplexity(model: nn.Module, codec: Codec, pairs: list, device: torch.device
 
 def measure(answers: list[str], pairs: list[tuple[str, str]], codec: Codec) -> dict:
     """Scores of the answers to the different sources of `pairs`, in their order; `rows` has them by length."""
-    references = datasets.by_source(pairs)
+    references, language = datasets.by_source(pairs), codec.target.rules.language
     answer_of = dict(zip(references, answers, strict=True))
     every = list(references.values())
-    single, signature = bleu([answer_of[source] for source, _ in pairs], [[target] for _, target in pairs])
-    several, _ = bleu(answers, every)
+    single, signature = bleu([answer_of[source] for source, _ in pairs], [[target] for _, target in pairs], language)
+    several, _ = bleu(answers, every, language)
     chrf_score, chrf_signature = chrf(answers, every)
     result = {"bleu": single, "bleu_all_references": several, "chrf": chrf_score, "exact": exact(answers, every)}
+    result |= {"unknown": unknown_share(codec, list(references))}
     result |= {"signature": signature, "chrf_signature": chrf_signature, "sentences": len(answers), "pairs": len(pairs)}
     lengths, rows, low = {source: len(codec.encode_source(source)) - 1 for source in references}, [], 0
     for high in LENGTHS:
@@ -114,9 +120,28 @@ def measure(answers: list[str], pairs: list[tuple[str, str]], codec: Codec) -> d
         if chosen:
             ours, theirs = [answer_of[source] for source in chosen], [references[source] for source in chosen]
             row = {"from": low + 1, "to": max(lengths[source] for source in chosen), "sentences": len(chosen)}
-            rows.append(row | {"bleu_all_references": bleu(ours, theirs)[0], "exact": exact(ours, theirs)})
+            rows.append(row | {"bleu_all_references": bleu(ours, theirs, language)[0], "exact": exact(ours, theirs)})
         low = high
     return result | {"rows": rows}
+
+
+def unknown_share(codec: Codec, sources: list[str]) -> float:
+    """The share of the source's tokens that the vocabulary lacks."""
+    lacking = sum(len(codec.source.unknown(source)) for source in sources)
+    return lacking / max(1, sum(len(codec.source.cut(source)) for source in sources))
+
+
+def seen_in_training(answers: list[str], pairs: list, training: list, codec: Codec) -> dict:
+    """BLEU of the pairs whose target side is the target of a training pair too, and of the others."""
+    answer_of, seen = dict(zip(datasets.by_source(pairs), answers, strict=True)), {datasets.key(t) for _, t in training}
+    parts = {"seen": [], "unseen": []}
+    for source, target in pairs:
+        parts["seen" if datasets.key(target) in seen else "unseen"].append((answer_of[source], [target]))
+    language, result = codec.target.rules.language, {}
+    for name, rows in parts.items():
+        score = bleu(*map(list, zip(*rows, strict=True)), language)[0] if rows else None
+        result[f"target_{name}_in_training"] = {"pairs": len(rows), "bleu": score}
+    return result
 
 
 def print_table(result: dict) -> None:
@@ -133,59 +158,70 @@ def print_examples(answers: dict[str, list[str]], references: dict[str, list[str
         length = next(high for high in LENGTHS if len(codec.encode_source(source)) - 1 <= high)
         if shown[length] < 2:
             shown[length] += 1
-            print(f"  {source}\n    is      {' | '.join(references[source])}\n    answer  {join(tokens)}")
+            print(f"  {source}\n    is      {' | '.join(references[source])}\n    answer  {codec.target.join(tokens)}")
 
 
 def draw_lengths(result: dict, path: Path) -> None:
-    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    figure = utils.new_figure(5, 3.2)
     axis = figure.subplots()
     names = [f"{row['from']} to {row['to']}\n({row['sentences']})" for row in result["rows"]]
     axis.bar(names, [row["bleu_all_references"] for row in result["rows"]])
     axis.set(xlabel="source tokens (sentences)", ylabel="BLEU, all references", title=f"BLEU {result['bleu']:.2f}")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    utils.write_atomic(path, buffer.getvalue())
+    utils.save_figure(figure, path)
 
 
 def test(
     args: argparse.Namespace, model: nn.Module, codec: Codec, meta: dict, path: Path, device: torch.device
 ) -> None:
-    source_of_data = args.data or source_of(meta, path)
-    data = datasets.load(source_of_data, args.data_root, codec.rules, meta["reverse"])
+    data, rules = load_data(args, codec, meta, path), codec.target.rules
     pairs = held_out(data, path)
     references = datasets.by_source(pairs)
     warn_of_long(codec, list(references))
     start = time.perf_counter()
-    answers = search.translate(model, codec, list(references), device, args.beam, args.length_penalty)
-    seconds = time.perf_counter() - start
+    answers = search.translate(
+        model, codec, list(references), device, args.beam, args.length_penalty, args.copy_unknown
+    )
+    seconds, texts = time.perf_counter() - start, search.as_text(codec, answers)
     about = {"arch": meta["arch"], "trained_on": meta["data"], "tested_on": data.name, "sha256": data.sha256}
-    about |= {
-        "weights": str(path),
-        "reverse": meta["reverse"],
-        "beam": args.beam,
-        "length_penalty": args.length_penalty,
-    }
+    about |= {"weights": str(path), "reverse": meta["reverse"], "split": meta.get("split", "source")}
+    about |= {"beam": args.beam, "length_penalty": args.length_penalty, "target_language": rules.language}
     about |= {"torch": torch.__version__, "perplexity": perplexity(model, codec, pairs, device)}
-    result = about | measure(search.as_text(answers), pairs, codec)
+    result = about | measure(texts, pairs, codec)
+    if data.name == meta["data"]:
+        result |= seen_in_training(texts, pairs, data.splits["train"], codec)
 
     out = output_folder(args, meta, path)
     print_examples(answers, references, codec)
     print_table(result)
-    lines = [f"{s}\t{' | '.join(references[s])}\t{join(tokens)}" for s, tokens in answers.items()]
+    lines = [f"{s}\t{' | '.join(references[s])}\t{codec.target.join(tokens)}" for s, tokens in answers.items()]
     utils.write_atomic(out / "translations.tsv", "source\treferences\tanswer\n" + "\n".join(lines) + "\n")
     draw_lengths(result, out / "by_length.png")
-    middling = [source for source in answers if 5 <= len(codec.rules.cut(source)) <= 12]
+    middling = [source for source in answers if 5 <= len(codec.source.cut(source)) <= 12]
     drawn = draw_attention(args, model, codec, {s: answers[s] for s in middling[:3]}, out / "attention.png", device)
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1, ensure_ascii=False))
     print(
         f"{meta['arch']}, trained on {meta['data']}: test BLEU {result['bleu']:.2f} (one reference; all references: "
         f"{result['bleu_all_references']:.2f}), chrF {result['chrf']:.2f}, perplexity {result['perplexity']:.2f}, exact "
-        f"{result['exact']:.4f} on {data.name} ({len(answers):,} sentences, {seconds:.1f} s on {device})"
+        f"{result['exact']:.4f} on {data.name} ({len(answers):,} sentences, {seconds:.1f} s on {device}); "
+        f"{result['unknown']:.1%} of their source tokens are unknown"
     )
     print(f"signatures {result['signature']} and {result['chrf_signature']}")
     print(f"wrote {out}: {', '.join(['test.json', 'translations.tsv', 'by_length.png', *(p.name for p in drawn)])}")
     if args.export:
         export(args, model, meta, path, result)
+
+
+def load_data(args: argparse.Namespace, codec: Codec, meta: dict, path: Path) -> datasets.Data:
+    """The pairs of --data, or those of the training, normalised and split as there."""
+    name, rules = args.data or source_of(meta, path), codec.target.rules
+    data = datasets.load(
+        name, args.data_root, rules.chinese, rules.script, meta["reverse"], meta.get("split", "source")
+    )
+    for side, ours, theirs in zip(("source", "target"), (codec.source.rules, rules), data.rules, strict=True):
+        if ours.language != theirs.language:
+            words = f"its {side} is {theirs.language or 'written in letters'!r}"
+            print(f"{data.name}: {words}, {path} was trained on {ours.language or 'one in letters'!r}", file=sys.stderr)
+    return data
 
 
 def held_out(data: datasets.Data, path: Path) -> list[tuple[str, str]]:
@@ -198,9 +234,11 @@ def held_out(data: datasets.Data, path: Path) -> list[tuple[str, str]]:
     return list(pairs.values()) or fail("no pair is left that did not train")
 
 
-def source_of(meta: dict, path: Path) -> str:
+def source_of(meta: dict, path: Path) -> str | list[str]:
     """The --data that the run was trained with; for shared weights, the name of their data."""
-    return utils.read_arguments(path.parent)["data"] if (path.parent / "args.json").exists() else meta["data"]
+    if path.suffix == ".pt" and (path.parent / "args.json").exists():
+        return utils.read_arguments(path.parent).get("data", meta["data"])
+    return meta["data"]
 
 
 def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
@@ -211,10 +249,7 @@ def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score; the vocabularies are in `meta`."""
-    recipe = utils.read_arguments(path.parent)
-    flags = "".join(f" --{name.replace('_', '-')}" for name in ("reverse", "compile") if recipe[name])
-    command = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {recipe['seed']} --epochs {recipe['epochs']}"
-    command += f" --precision {recipe['precision']}{flags}"
+    command = options.command_of(utils.read_arguments(path.parent))
     names = (
         "bleu",
         "bleu_all_references",
@@ -226,27 +261,12 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, r
         "tested_on",
         "torch",
     )
-    utils.save_weights(args.export, model.half(), **meta, command=command, score={name: result[name] for name in names})
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    score, target = {name: result[name] for name in names}, utils.free_name(args.export)
+    utils.save_weights(target, model.half(), **meta, command=command, score=score)
+    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your sentences ---------------------------------------------------------------------------------------------------
-
-
-def read_texts(names: list[str]) -> list[str]:
-    """Each sentence as it is; of a file, and of standard input, each line."""
-    texts = []
-    for name in names:
-        is_file = name == "-" or (len(name) < 250 and Path(name).is_file())
-        if not is_file:
-            texts.append(name)
-            continue
-        try:
-            raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-            texts += raw.decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            fail(f"{name}: not UTF-8; save the file in that encoding")
-    return texts
 
 
 def draw_attention(args, model, codec: Codec, answers: dict[str, list[str]], path: Path, device) -> list[Path]:
@@ -256,28 +276,40 @@ def draw_attention(args, model, codec: Codec, answers: dict[str, list[str]], pat
         row = codec.target.encode(tokens)
         weights = search.attention(model, codec, source, row, device)
         if weights is not None:
-            words = codec.rules.cut(source)[: codec.max_length]
+            words = codec.source.cut(source, as_written=True)[: codec.max_length]
             rows.append(([*words, "(end)"], [*tokens, "(end)"], weights))
     return heatmap.draw(rows, path, args.font) if rows else []
 
 
-def warn_of_long(codec: Codec, texts: list[str]) -> None:
-    for number, text in enumerate(texts, 1):
+def warn_of_long(codec: Codec, texts: list[str], start: int = 1) -> None:
+    for number, text in enumerate(texts, start):
         if codec.too_long(text):
-            count = len(codec.rules.cut(text))
+            count = len(codec.source.cut(text))
             print(f"sentence {number}: {count:,} tokens; only the first {codec.max_length} are read", file=sys.stderr)
+
+
+def name_unknown(codec: Codec, texts: list[str], start: int) -> None:
+    """Says which words a sentence has that the vocabulary lacks: they are guessed, or fall away."""
+    for number, text in enumerate(texts, start):
+        if words := [word for _, word in codec.source.unknown(text)]:
+            print(f"sentence {number}: unknown words: {', '.join(words[:20])}", file=sys.stderr)
 
 
 def answer(args: argparse.Namespace, model: nn.Module, codec: Codec, device: torch.device) -> None:
     """Prints a line for each sentence: its translation. What cannot be translated whole is said on stderr."""
-    texts = [codec.rules.normalise(text) for text in read_texts(args.texts)]
-    warn_of_long(codec, texts)
-    answers = search.translate(model, codec, texts, device, args.beam, args.length_penalty)
-    for text in texts:
-        print(join(answers[text]))
+    number, drawn_of = 1, {}
+    for some in reading.texts_of(args.texts):
+        texts = [codec.source.rules.normalise(text) for text in some]
+        warn_of_long(codec, texts, number)
+        name_unknown(codec, texts, number)
+        number += len(texts)
+        answers = search.translate(model, codec, texts, device, args.beam, args.length_penalty, args.copy_unknown)
+        for text in texts:
+            print(codec.target.join(answers[text]), flush=True)
+        drawn_of |= answers
     if args.attention:
-        some = {text: answers[text] for text in list(answers)[:4] if text}
-        drawn = draw_attention(args, model, codec, some, Path(args.attention), device)
+        some = {text: drawn_of[text] for text in list(drawn_of)[:4] if text}
+        drawn = draw_attention(args, model, codec, some, utils.free_name(args.attention), device)
         print(f"wrote {', '.join(map(str, drawn))}" if drawn else "this network has no attention", file=sys.stderr)
 
 
@@ -285,6 +317,10 @@ def main(argv=None) -> None:
     args = parse(argv)
     device = utils.pick_device(args.device)
     model, codec, meta, path = load_model(args, device)
+    if args.copy_unknown and not model.has_attention:
+        fail(f"--copy-unknown: a {meta['arch']} has no attention that would say where a word belongs")
+    if args.export and not (path.parent / "args.json").exists():
+        fail(f"--export: {path} is no run; only a run knows how its weights were made")
     if args.texts:
         answer(args, model, codec, device)
     else:

@@ -27,9 +27,9 @@ import utils
 from datasets import Codec, TokenBatches
 from losses import cross_entropy
 from metrics import bleu, exact
-from options import SIZES, fill_in_recipe, parse
+from options import SIZES, fill_in_recipe, parse, subwords_of
 from search import as_text, translate
-from text import PAD, Rules
+from text import PAD
 from utils import fail, rank, say, world
 
 
@@ -84,6 +84,9 @@ def train_one_epoch(learner: nn.Module, batches: TokenBatches, optimizer, args: 
         (loss * (world() / tokens)).backward()  # a mean over the tokens of all processes, whose gradients are averaged
         nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
         optimizer.step()
+        if args.label_smoothing:  # what is shown is the plain loss, so that it compares with that of validation
+            with torch.no_grad():
+                loss = cross_entropy(logits, target[:, 1:])
         sums += torch.stack([loss.detach(), (target[:, 1:] != PAD).sum()])
         looked_at = step % 50 == 49 or step == len(batches.batches) - 1  # looking at a number makes the device wait
         if looked_at and not math.isfinite(sums[0].item()):
@@ -114,28 +117,34 @@ def evaluate(model: nn.Module, batches: TokenBatches, codec: Codec, pairs: list,
         dist.all_reduce(sums)
     loss = float(sums[0] / sums[1])
     references = datasets.by_source(pairs)
-    answers = as_text(translate(model, codec, list(references), device))
+    answers = as_text(codec, translate(model, codec, list(references), device))
     scores = {
-        "val_bleu": bleu(answers, list(references.values()))[0],
+        "val_bleu": bleu(answers, list(references.values()), codec.target.rules.language)[0],
         "val_exact": exact(answers, list(references.values())),
     }
     return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 80.0))} | scores
 
 
 def load_data(args: Namespace) -> tuple[datasets.Data, Codec]:
-    """The training and the validation pairs that are not too long, as --limit wants them, and the codec counted on them."""
-    rules = Rules(args.chinese, args.script)
-    data = datasets.load(args.data, args.data_root, rules, args.reverse)
-    train = data.splits["train"]
+    """The training pairs that are not too long, as --limit wants them, and the codec counted on them. --quick limits the
+    validation pairs too."""
+    data = datasets.load(args.data, args.data_root, args.chinese, args.script, args.reverse, args.split)
+    train, unused = data.splits["train"], []
     if args.limit:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed))[: args.limit]
-        train = [train[i] for i in order.tolist()]
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed)).tolist()
+        train, unused = ([train[i] for i in part] for part in (order[: args.limit], order[args.limit :]))
+    if args.quick:
         data.splits["val"] = data.splits["val"][: args.limit]
-    data.splits["train"] = datasets.not_too_long(train, rules, args.max_length)
-    data.left_out[f"longer than {args.max_length} tokens"] = len(train) - len(data.splits["train"])
-    if not data.splits["train"]:
+    codec = Codec.of(train, data.rules, args.min_count, args.max_length, subwords_of(args))
+    short = datasets.not_too_long(train, codec, args.max_length)
+    data.left_out[f"longer than {args.max_length} tokens"] = len(train) - len(short)
+    if not short:
         fail(f"--max-length {args.max_length}: all training pairs are longer")
-    return data, Codec.of(data.splits["train"], rules, args.min_count, args.max_length)
+    if len(short) < len(train) and args.subwords is None:  # words of long pairs do not count
+        codec = Codec.of(short, data.rules, args.min_count, args.max_length)
+    data.splits["unused"] = unused + list(dict.fromkeys(train).keys() - dict.fromkeys(short).keys())
+    data.splits["train"] = short
+    return data, codec
 
 
 def make_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
@@ -149,14 +158,12 @@ def make_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
 def restore(saved: dict | None, run: Path, meta: dict, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
     if saved is None:
-        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0}
+        return {"epoch": 0, "history": [], "best": [-1.0, 0.0], "seconds": 0.0}
     for name, what in (("arch", "{}"), ("sizes", "network of sizes {}")):
         if saved["meta"][name] != meta[name]:
             fail(f"{run / 'last.pt'} holds a {what.format(saved['meta'][name])}, not a {what.format(meta[name])}")
-    if any(saved["meta"][name] != meta[name] for name in ("sha256", "source_words", "target_words")):
-        fail(
-            f"{run / 'last.pt'} was trained on other pairs than these, or with another vocabulary; has the data changed?"
-        )
+    if any(saved["meta"][name] != meta[name] for name in ("source", "target")):
+        fail(f"{run / 'last.pt'} was trained with another vocabulary; has the data changed?")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
@@ -176,20 +183,29 @@ def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimize
     )
 
 
-def announce(args: Namespace, data: datasets.Data, codec: Codec, model: nn.Module, run: Path, device) -> None:
+def announce(
+    args: Namespace, data: datasets.Data, codec: Codec, model: nn.Module, run: Path, batches: TokenBatches
+) -> None:
     """What will be trained on what, in a few lines."""
     pairs = "{:,} training pairs, {:,} validation pairs".format(*(len(data.splits[part]) for part in ("train", "val")))
-    words = f"{len(codec.source):,} source and {len(codec.target):,} target words"
+    kinds = [f"{len(side):,} {name} {'pieces' if side.pieces else 'words'}"
+             for name, side in (("source", codec.source), ("target", codec.target))]  # fmt: skip
+    words = " and ".join(kinds)
     say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {pairs}; {words}")
     for why, count in data.left_out.items():
         say(f"left out {count:,} pairs or lines: {why}")
-    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+    steps = len(batches.composition())
+    say(
+        f"{args.epochs} epochs of {steps} steps, about {args.batch_size:,} target tokens each: {args.epochs * steps:,} steps"
+    )
+    where = f"{batches.source.device}, {args.precision}, {world()} process{'es' * (world() > 1)}"
+    say(f"{where}; torch {torch.__version__}; run {run}")
 
 
 def finish(run: Path, args: Namespace, progress: dict) -> None:
     """The run's curves, and its result in three lines."""
     utils.draw_curves(progress["history"], run / "curves.png")
-    row = max(progress["history"], key=lambda row: row["val_bleu"])
+    row = progress["history"][utils.load_checkpoint(run / "best.pt")["epoch"] - 1]
     say(
         f"{args.arch} on {args.data}: val_bleu {row['val_bleu']:.2f} (greedy), val_perplexity {row['val_perplexity']:.2f} "
         f"in epoch {row['epoch']}; {progress['seconds']:.0f} s of training"
@@ -201,13 +217,13 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     data, codec = load_data(args)
-    fill_in_recipe(args, data.name)
-    batches = TokenBatches(data.splits["train"], codec, args.batch_size, device, args.seed)
+    batches = TokenBatches(data.splits["train"], codec, 0, device, args.seed)
+    fill_in_recipe(args, data.name, batches)
     val = data.splits["val"]
     val_batches = TokenBatches(val, codec, args.batch_size, device)
     sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
     meta = {"arch": args.arch, "sizes": sizes, "data": data.name, "reverse": args.reverse, "sha256": data.sha256}
-    meta |= codec.metadata()
+    meta |= {"split": args.split} | codec.metadata()
 
     utils.seed_everything(args.seed)
     model = models.build(args.arch, len(codec.source), len(codec.target), **sizes).to(device)
@@ -217,7 +233,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     if utils.is_finished(run, args, progress["epoch"]):
         return run
 
-    announce(args, data, codec, model, run, device)
+    announce(args, data, codec, model, run, batches)
     learner = Learner(model)
     learner = DistributedDataParallel(learner, [device] if device.type == "cuda" else None) if world() > 1 else learner
     learner = torch.compile(learner, dynamic=True) if args.compile else learner
@@ -231,9 +247,12 @@ def train(args: Namespace, device: torch.device) -> Path:
         seconds, tokens = time.perf_counter() - start, row.pop("tokens")
         row |= {"lr": optimizer.param_groups[0]["lr"]} | evaluate(model, val_batches, codec, val, args)
 
-        is_best = row["val_bleu"] > progress["best"]
+        if not math.isfinite(row["val_loss"]):
+            fail(f"the validation loss is not finite in epoch {epoch + 1}: try an --lr below {args.lr:g}")
+        score = [row["val_bleu"], -row["val_loss"]]  # of two epochs that score alike, the surer one
+        is_best = score > progress["best"]
         progress["history"].append(row)
-        best = max(row["val_bleu"], progress["best"])
+        best = max(score, progress["best"])
         progress |= {"epoch": epoch + 1, "best": best, "seconds": progress["seconds"] + seconds}
         save(run, args, progress, meta, model, optimizer, is_best)
         numbers = "  ".join(f"{name} {row[name]:.3f}" for name in row if name not in ("epoch", "lr", "val_loss"))

@@ -15,8 +15,11 @@ from text import END, PAD, START, UNKNOWN, Rules
 PAIRS = sample.make(400)
 
 
+BOTH = (Rules(language=""), Rules())
+
+
 def codec(pairs=PAIRS, **kwargs):
-    return datasets.Codec.of(pairs, Rules(), **({"at_least": 1, "max_length": 50} | kwargs))
+    return datasets.Codec.of(pairs, BOTH, **({"at_least": 1, "max_length": 50} | kwargs))
 
 
 def write(path, pairs=PAIRS, licence=""):
@@ -71,7 +74,7 @@ def test_files_that_are_no_pairs_are_refused(tmp_path):
     (tmp_path / "latin.tsv").write_bytes("eins\tone\nzwölf\ttwelve".encode("latin-1"))
     (tmp_path / "empty.tsv").write_text("")
     for name, message in (
-        ("latin.tsv", "latin.tsv, line 2: not UTF-8"),
+        ("latin.tsv", "latin.tsv, line 2: neither UTF-8 nor GB18030"),
         ("empty.tsv", "empty.tsv: no line of it is a pair"),
         ("gone.tsv", "gone.tsv: not cmn-eng .* and there is no file of that name"),
     ):
@@ -138,7 +141,7 @@ def test_without_network_auto_is_the_sample_and_says_so(tmp_path, monkeypatch, c
 def test_no_source_sentence_stands_in_two_splits(tmp_path, reverse):
     """Nor in another spelling of it; and all its translations stay together."""
     pairs = [(english.upper(), chinese[:-1]) for english, chinese in PAIRS] + [(a, "也" + b) for a, b in PAIRS] + PAIRS
-    splits = datasets.load(str(write(tmp_path / "mine.tsv", pairs)), reverse=reverse).splits
+    splits = datasets.load(str(write(tmp_path / "mine.tsv", pairs)), reverse=reverse, how="source").splits
     keys = [{datasets.key(source) for source, _ in rows} for rows in splits.values()]
     assert all(keys) and not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
     assert ("书" in "".join(source for source, _ in splits["train"])) == reverse
@@ -166,7 +169,7 @@ def test_unknown_tokens_and_long_sentences_are_encoded():
     assert len(numbers) == 7 and numbers[3] == UNKNOWN and numbers[-1] == END
     assert short.encode_target("我𠮷")[::3] == [START, END] and short.encode_target("我𠮷")[2] == UNKNOWN
     assert short.too_long("a " * 2000) and not short.too_long("a")
-    assert datasets.not_too_long([("a " * 2000, "b"), ("a", "b")], Rules(), 6) == [("a", "b")]
+    assert datasets.not_too_long([("a " * 2000, "b"), ("a", "b")], short, 6) == [("a", "b")]
 
 
 def test_a_codec_survives_its_metadata():

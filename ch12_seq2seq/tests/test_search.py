@@ -9,7 +9,7 @@ import torch
 import datasets
 import models
 import search
-from text import END, PAD, SPECIAL, START, UNKNOWN, Rules, Vocabulary
+from text import END, PAD, SPECIAL, START, UNKNOWN, Rules, Side, Vocabulary
 
 SOURCE = datasets.pad([[5, 6, 7, 3], [8, 9, 10, 11, 12, 3], [4, 3], [9, 9, 9, 3], [20, 21, 3]])
 
@@ -40,7 +40,7 @@ def test_beam_one_is_greedy_and_wider_beams_are_never_worse(small, arch):
         assert search.beam_search(model, SOURCE, beam=1)[0] == greedy
         rows, scores = search.beam_search(model, SOURCE, beam=5, penalty=0.0)
         for source, ours, row, score in zip(SOURCE, greedy, rows, scores, strict=True):
-            if max(len(ours), len(row)) < search.limit(SOURCE):  # both have ended
+            if max(len(ours), len(row)) < search.limit(source[None])[0]:  # both have ended
                 assert score == pytest.approx(log_probability(model, source, row), abs=1e-3)
                 assert score >= log_probability(model, source, ours) - 1e-3
                 better += row != ours
@@ -55,10 +55,7 @@ def test_a_batch_translates_as_its_sentences_alone_and_always_the_same(small, ar
         together = find(model, SOURCE)
         assert together == find(model, SOURCE)
         for source, row in zip(SOURCE, together, strict=True):
-            alone = find(model, source[None, source != PAD])[0]
-            assert alone == row[: len(alone)] and (
-                alone == row or len(alone) == search.limit(source[None, source != PAD])
-            )
+            assert find(model, source[None, source != PAD])[0] == row
 
 
 class Table(torch.nn.Module):
@@ -109,9 +106,31 @@ def test_a_length_penalty_lets_longer_ones_win():
     assert len(search.beam_search(Table(table), source, 3, penalty=2.0)[0][0]) > 1
 
 
+def test_a_search_goes_on_until_nothing_can_overtake():
+    """The short one ends first, at rank log(0.5) / lp(2); the long one, never above it until its end, has log(0.49) / lp(5)."""
+    table = torch.full((8, 8), -40.0)
+    table[START, [4, 5]] = torch.tensor([0.51, 0.49]).log()
+    table[4, [END, 4]] = torch.tensor([0.98, 0.02]).log()
+    for a, b in itertools.pairwise([5, 6, 7, END]):
+        table[a, b] = 0.0
+    rows, scores = search.beam_search(Table(table), torch.full((1, 3), 9), 2, penalty=1.0)
+    assert rows == [[5, 6, 7]] and scores == [pytest.approx(math.log(0.49), abs=1e-3)]
+    assert search.beam_search(Table(table), torch.full((1, 3), 9), 2, penalty=0.0)[0] == [[4]]
+
+
+def test_a_long_neighbour_changes_no_translation():
+    table = torch.zeros(8, 8)
+    table[:, END] = -40.0  # nothing ends by itself
+    alone, together = torch.full((1, 3), 9), torch.full((2, 30), 9)
+    together[0, 3:] = PAD
+    for find in (search.greedy, lambda model, source: search.beam_search(model, source, 2)[0]):
+        assert len(find(Table(table), together)[0]) == len(find(Table(table), alone)[0]) == 16
+
+
 def make_codec(max_length=50):
     words = (Vocabulary([*SPECIAL, " i", " see", "."]), Vocabulary([*SPECIAL, "我", "看", "见", "。"]))
-    return datasets.Codec(Rules(), *words, max_length)
+    sides = (Side(Rules(language=""), words[0], lower=True), Side(Rules(), words[1]))
+    return datasets.Codec(*sides, max_length)
 
 
 def chain(*tokens):
@@ -129,9 +148,22 @@ def test_an_unknown_word_is_copied_from_where_the_network_looks(beam):
     found = search.translate(
         Table(chain(4, 5, UNKNOWN), looks), make_codec(), ["I see Zyzzyva."], torch.device("cpu"), beam
     )
-    assert search.as_text(found) == ["我看Zyzzyva"]
+    assert search.as_text(make_codec(), found) == ["我看Zyzzyva"]
     unseen = search.translate(Table(chain(4, 5, UNKNOWN)), make_codec(), ["I see Zyzzyva."], torch.device("cpu"), beam)
-    assert search.as_text(unseen) == ["我看⁇"]
+    assert search.as_text(make_codec(), unseen) == ["我看⁇"]
+
+
+def test_unknown_source_words_are_put_where_attention_looked_at_them():
+    looks = torch.zeros(4, 5)  # 我 看 见 and the end look at: i, see, Zyzzyva (unknown), the mark, the end
+    looks[0, 0] = looks[1, 1] = looks[3, 3] = 1.0
+    looks[2, 2] = 0.9
+    model, text = Table(chain(4, 5, 6), looks), ["I see Zyzzyva."]
+    plain = search.translate(model, make_codec(), text, torch.device("cpu"))
+    copied = search.translate(model, make_codec(), text, torch.device("cpu"), copy_unknown=True)
+    assert search.as_text(make_codec(), plain) == ["我看见"] and search.as_text(make_codec(), copied) == [
+        "我看Zyzzyva见"
+    ]
+    assert make_codec().source.unknown("I see Zyzzyva.") == [(2, "Zyzzyva")]
 
 
 def test_empty_unknown_and_endless_sentences_do_no_harm(small):

@@ -27,7 +27,7 @@ CPU = ("--device", "cpu")
 @pytest.fixture
 def weights(tmp_path, small):
     """A small untrained network that knows the sample's words, saved as shared weights."""
-    codec = datasets.Codec.of(PAIRS, Rules(), 1, 50)
+    codec = datasets.Codec.of(PAIRS, (Rules(language=""), Rules()), 1, 50)
     torch.manual_seed(0)
     sizes = {"width": 16, "hidden": 24, "layers": 1, "dropout": 0.0}
     model = models.build("general", len(codec.source), len(codec.target), **sizes)
@@ -52,7 +52,7 @@ def test_bleu_is_sacrebleus_and_takes_any_number_of_references():
 
 
 def test_measure_counts_pairs_and_sentences():
-    codec = datasets.Codec.of(PAIRS, Rules(), 1, 50)
+    codec = datasets.Codec.of(PAIRS, (Rules(language=""), Rules()), 1, 50)
     pairs = [*PAIRS[:40], (PAIRS[0][0], "别的。")]  # the first sentence has a second translation
     right = list(dict(reversed(PAIRS[:40])).values())[::-1]
     result = tester.measure(right, pairs, codec)
@@ -62,7 +62,7 @@ def test_measure_counts_pairs_and_sentences():
 
 
 def test_perplexity_is_of_the_right_tokens(small):
-    codec = datasets.Codec.of(PAIRS, Rules(), 1, 50)
+    codec = datasets.Codec.of(PAIRS, (Rules(language=""), Rules()), 1, 50)
     model = small("dot", (len(codec.source), len(codec.target)))
     total, count = 0.0, 0
     for source, target in PAIRS[:20]:
@@ -88,7 +88,7 @@ def test_sentences_files_and_standard_input(weights, tmp_path, monkeypatch, caps
     tester.main(["-", *words])
     assert capsys.readouterr().out == lines[3] + "\n"
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(SystemExit, match="latin.txt: not UTF-8"):
+    with pytest.raises(SystemExit, match="latin.txt, line 1: neither UTF-8"):
         tester.main([str(tmp_path / "latin.txt"), *words])
 
 
@@ -121,7 +121,7 @@ def test_shipped_weights_translate_plain_sentences():
         "I have never been to China.": ["我从来没去过中国。", "我从没去过中国。", "我没去过中国。"],
     }
     model, codec, _, _ = tester.load_model(tester.parse(["--weights", str(tester.WEIGHTS), *CPU]), torch.device("cpu"))
-    answers = search.as_text(search.translate(model, codec, list(right), torch.device("cpu"), beam=5))
+    answers = search.as_text(codec, search.translate(model, codec, list(right), torch.device("cpu"), beam=5))
     assert sum(answer in right[text] for text, answer in zip(right, answers, strict=True)) >= 10, answers
 
 
@@ -130,7 +130,7 @@ def test_shipped_weights_state_how_they_were_made():
     assert tester.WEIGHTS.stat().st_size <= 10e6
     assert meta["data"] == meta["score"]["tested_on"] == "cmn-eng" and meta["sha256"] == datasets.MEASURED
     assert meta["command"].startswith("python train.py") and "tok:zh" in meta["score"]["signature"]
-    assert len(state["source_embedding.weight"]) == len(meta["source_words"])
+    assert len(state["source_embedding.weight"]) == len(meta["source"]["words"])
 
 
 def test_what_is_exported_is_what_was_measured(tmp_path, weights):
@@ -156,7 +156,7 @@ ROWS = [([" i", " see", "(end)"], ["我", "看", "(end)"], torch.eye(3))]
 
 
 def test_without_a_font_numbers_stand_for_characters(tmp_path, monkeypatch, capsys, recwarn):
-    monkeypatch.setattr(heatmap, "installed", lambda: [matplotlib.font_manager.findfont("DejaVu Sans")])
+    monkeypatch.setattr(utils, "font_files", lambda: [matplotlib.font_manager.findfont("DejaVu Sans")])
     files = heatmap.draw(ROWS, tmp_path / "map.png")
     assert [path.name for path in files] == ["map.png", "map.txt"]
     assert files[1].read_text("utf-8") == "1 我  2 看  3 (end)\n"
@@ -164,17 +164,9 @@ def test_without_a_font_numbers_stand_for_characters(tmp_path, monkeypatch, caps
     assert not [w for w in recwarn if "missing from font" in str(w.message)]  # which is how matplotlib announces boxes
 
 
-def test_a_font_that_has_the_characters_is_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(heatmap, "has", lambda path, characters: path == "cjk.ttf" or max(characters) < "\u4e00")
-    monkeypatch.setattr(heatmap, "installed", lambda: ["latin.ttf", "cjk.ttf"])
-    assert heatmap.find_font("see").get_file() == "latin.ttf"
-    assert heatmap.find_font("看见 see").get_file() == "cjk.ttf"
-    assert heatmap.find_font("看", named="latin.ttf") is None
-
-
-def test_fonts_that_likely_have_chinese_are_looked_at_first(monkeypatch):
-    monkeypatch.setattr(heatmap.font_manager, "findSystemFonts", lambda: ["/f/a.ttf", "/f/NotoSansCJK-Regular.ttc"])
-    assert heatmap.installed.__wrapped__()[1:] == ["/f/NotoSansCJK-Regular.ttc", "/f/a.ttf"]
+def test_dollars_and_pieces_are_drawn_as_they_are(tmp_path):
+    heatmap.draw([(["▁$x_", "$^", "(end)"], ["a$", "b", "(end)"], torch.eye(3))], tmp_path / "map.png")
+    assert (tmp_path / "map.png").stat().st_size > 1000
 
 
 def test_a_map_of_a_translation(weights, tmp_path, capsys):
@@ -189,7 +181,7 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path):
     state, meta = utils.load_weights(weights)
     wrong = {
         "other_arch": (state, meta | {"arch": "dot"}),
-        "other_words": (state, meta | {"source_words": meta["source_words"][:-1]}),
+        "other_words": (state, meta | {"source": meta["source"] | {"words": meta["source"]["words"][:-1]}}),
         "other_sizes": (state, meta | {"sizes": meta["sizes"] | {"width": 32}}),
     }
     for name, (tensors, about) in wrong.items():

@@ -42,18 +42,19 @@ def assert_same_run(one, other):
 
 
 def start(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
+    """Starts `command` and kills it with signal 9, and all it started, once last.pt has `epochs` epochs or more."""
     process = subprocess.Popen(
         command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
     deadline = time.time() + 300
-    while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
+    while not (run / "last.pt").exists() or utils.load_checkpoint(run / "last.pt")["epoch"] < epochs:
         assert process.poll() is None, process.stderr.read().decode()
         assert time.time() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stderr.close()
+    assert utils.load_checkpoint(run / "last.pt")["epoch"] >= epochs  # what the resumed run starts from
 
 
 def test_killed_and_resumed_equals_never_killed(tmp_path):
@@ -71,7 +72,7 @@ def test_killed_and_resumed_on_two_processes_is_as_good_as_one(tmp_path):
     words = [*SMALL[:-4], "--limit", "150", "--epochs", "3", "--dropout", "0", "--device", "cpu"]
     train.main([*words, "--run", str(tmp_path / "single")])
     killed = tmp_path / "killed"
-    start([*TORCHRUN, *words, "--run", killed], killed, epochs=1)
+    start([*TORCHRUN, *words, "--run", killed], killed, epochs=2)
     assert len(metrics(killed)) < 1 + 3, "it was over before the kill"
     subprocess.run([*TORCHRUN, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
     histories = [utils.load_checkpoint(tmp_path / name / "last.pt")["history"] for name in ("single", "killed")]
@@ -273,7 +274,7 @@ def test_resuming_with_another_network_or_other_pairs_is_refused(tmp_path):
 
 def test_an_epoch_is_the_same_whatever_came_before(tmp_path):
     """The data order is a function of seed and epoch alone."""
-    codec = datasets.Codec.of(sample.make(100), datasets.Rules(), 1, 50)
+    codec = datasets.Codec.of(sample.make(100), (datasets.Rules(), datasets.Rules()), 1, 50)
     orders = []
     for drawn in (0, 1000):
         torch.manual_seed(drawn)
