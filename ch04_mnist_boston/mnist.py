@@ -168,7 +168,7 @@ def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, d
     result |= {"tested_on": data.name, "confusion": confusion.tolist()}
     draw_confusion(confusion, data.classes, out / "confusion.png")
     draw_mistakes(split, probabilities, data.classes, out / "mistakes.png")
-    rows = [["class", "accuracy", "pictures"]]
+    rows = [["class", "recall", "pictures"]]
     taken = []
     for row, name in zip(confusion, data.classes, strict=True):
         total, counts = row.sum().clamp(min=1), zip(row.tolist(), data.classes, strict=True)

@@ -210,6 +210,8 @@ def report(row: dict, args: Namespace, seconds: float, pictures: int, events: ut
 
 def finish(run: Path, args: Namespace, progress: dict) -> None:
     """The run's curves, and its result in two lines."""
+    if rank() > 0:
+        return
     utils.draw_curves(progress["history"], run / "curves.png")
     part = "train_accuracy" if args.no_val else "val_accuracy"
     row = progress["history"][-1] if args.no_val else max(progress["history"], key=lambda row: row[part])
@@ -287,8 +289,7 @@ def train(args: Namespace, device: torch.device) -> Path:
             break
 
     events.close()
-    if rank() == 0:
-        finish(run, args, progress)
+    finish(run, args, progress)
     return run
 
 

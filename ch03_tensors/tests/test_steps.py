@@ -326,3 +326,9 @@ def test_the_plane_of_the_surface_holds_the_longest_directions_of_the_path():
     _, axes, _ = surface.plane_of(path)
     assert axes.abs()[0].tolist() == pytest.approx([1, 0, 0.033, 0], abs=0.02)
     assert axes.abs()[1].tolist() == pytest.approx([0, 1, 0, 0], abs=0.02)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_layers_compute_in_the_precision_asked_for(precision, dtype):
+    with train.autocast(arguments(precision=precision), torch.device("cpu")):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype

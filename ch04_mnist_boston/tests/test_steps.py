@@ -526,3 +526,9 @@ def test_a_fold_learns_by_its_mean_squared_error_one_step_of_adamw_a_batch(monke
     # errors -2, -4: gradients -(2 + 12) and -6, so w = 1.4, b = 0.6; then errors 0 and 0.8: gradients 2.4 and 0.8
     assert model.weight.item() == pytest.approx(1.4 - 0.24) and model.bias.item() == pytest.approx(0.6 - 0.08)
     assert [row["train_loss"] for row in history] == pytest.approx([10.0, 0.32])
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_layers_compute_in_the_precision_asked_for(precision, dtype):
+    with loop.autocast(arguments(precision=precision), torch.device("cpu")):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype

@@ -439,3 +439,9 @@ def test_newton_schulz_brings_single_singular_values_where_the_docstring_says():
         matrix = torch.diag(torch.tensor([small, math.sqrt(1 - small**2)]))
         found = optimizers.orthogonalize(matrix)[0, 0].item()
         assert found == pytest.approx(expected, abs=0.02) if expected else 0.67 < found < 1.22
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_layers_compute_in_the_precision_asked_for(precision, dtype):
+    with train.autocast(arguments(precision=precision), CPU):
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype

@@ -69,12 +69,13 @@ def test_killed_and_resumed_on_two_processes(tmp_path):
 
 
 def test_learns_the_sample(tmp_path, device):
-    """A small convolutional network passes 90 % on the sample's test split, where a linear model stays below 60 %."""
-    run = str(tmp_path / "run")
-    train.main(["--data", "sample", "--arch", "lenet5", "--epochs", "20", "--device", device, "--run", run])
+    """A small convolutional network passes 70 % on the sample's test split in a few epochs on half of the training pictures,
+    where a linear model on all of them stays below 60 %."""
+    run, words = str(tmp_path / "run"), ["--limit", "2000", "--epochs", "10"]
+    train.main(["--data", "sample", "--arch", "lenet5", *words, "--device", device, "--run", run])
     tester.main(["--run", run, "--device", device])
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
-    assert result["accuracy"] > 0.90 and result["tested_on"] == "sample" and result["pictures"] == 1000
+    assert result["accuracy"] > 0.70 and result["tested_on"] == "sample" and result["pictures"] == 1000
     for name in (
         "args.json",
         "metrics.csv",

@@ -367,10 +367,10 @@ def test_the_cycle_error_is_a_share_of_the_range():
 
 
 def test_the_pair_error_is_the_difference_from_the_true_picture():
-    data = datasets.Data("mine", grey_pictures(2, 51), grey_pictures(2, 153), [], [], 32, own=True)
+    data = datasets.Data("mine", grey_pictures(2, 51), grey_pictures(2, 204), [], [], 32, own=True)
     nets = nn.ModuleDict({"g_ab": Brighter(0.2)})
     result, rows = tester.measure("AtoB", nets, data, {"mode": "pix2pix"}, None, CPU)
-    assert result == {"pictures": 2, "pair_error": pytest.approx(0.2, abs=0.003)}  # 102 for 153
+    assert result == {"pictures": 2, "pair_error": pytest.approx(0.4, abs=0.003)}  # 102 for 204
     assert torch.equal(rows[-1], data.b)
 
 
@@ -450,3 +450,10 @@ def test_a_generator_draws_in_range_whatever_its_weights():
             p.data.mul_(100)
         x = torch.randn(2, 100, 1, 1) if arch == "dcgan" else torch.rand(2, 3, 32, 32) * 2 - 1
         assert 0.9 < model(x).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_networks_run_in_the_precision_asked_for(precision, dtype):
+    gan, seen = make(gans.CycleGAN, precision=precision), []
+    gan.networks["g_ab"][1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    assert gan.run("g_ab", pair()[0]).dtype == torch.float32 and seen == [dtype]
