@@ -71,15 +71,15 @@ def language_of(sentences: Iterable[str]) -> str:
     """-> zh, ja, ko, th (any language that writes no spaces), or "" (any other): what most of the letters tell.
 
     Chinese has no kana; Japanese has some in nearly every sentence."""
-    counts = Counter()
+    counts, with_kana, with_either = Counter(), 0, 0
     for text in sentences:
         unspaced = len(regex.findall(f"[{UNSPACED}]", text))
         han, kana, hangul = (len(kind.findall(text)) for kind in (IDEOGRAPH, KANA, HANGUL))
         others = sum(c.isalpha() for c in text) - unspaced - han - kana - hangul
-        counts += Counter({"zh": han, "ja": kana, "ko": hangul, "th": unspaced, "": others})
-    if counts["ja"] > 0.1 * (counts["zh"] + counts["ja"]):  # kana, and the ideographs among them
-        counts["ja"] += counts.pop("zh", 0)
-    return max(counts, key=lambda name: counts[name], default="")
+        counts += Counter({"zh": han + kana, "ko": hangul, "th": unspaced, "": others})
+        with_kana, with_either = with_kana + (kana > 0), with_either + (han + kana > 0)
+    language = max(counts, key=lambda name: counts[name], default="")
+    return "ja" if language == "zh" and with_kana > 0.3 * with_either else language
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,36 @@ def test_without_network_auto_is_the_sample_and_says_so(tmp_path, monkeypatch, c
     assert "SAMPLE" in said and "no route to host" in said and "cmn-eng.zip" in said and str(tmp_path) in said
 
 
+def test_tatoebas_export_with_sentence_numbers_and_numbers_instead_of_sentences(tmp_path, capsys):
+    path = tmp_path / "export.tsv"
+    path.write_text("".join(f"{1000 + i}\t{a}\t{9000 + i}\t{b}\n" for i, (a, b) in enumerate(PAIRS)), "utf-8")
+    data = datasets.load(str(path))
+    assert (
+        sorted(sum(data.splits.values(), [])) == sorted(PAIRS)
+        and "sentence numbers in columns" in capsys.readouterr().out
+    )
+    path.write_text("".join(f"{1000 + i}\t{a}\t{b}\n" for i, (a, b) in enumerate(PAIRS)), "utf-8")
+    with pytest.raises(SystemExit, match="column 1 holds numbers, not sentences"):
+        datasets.load(str(path))
+
+
+def test_two_files_correspond_line_by_line(tmp_path):
+    for i, name in enumerate(("pairs.en", "pairs.zh")):
+        (tmp_path / name).write_text("".join(f"{pair[i]}\n" for pair in PAIRS), "utf-8")
+    data = datasets.load([str(tmp_path / "pairs.en"), str(tmp_path / "pairs.zh")])
+    assert data.name == "pairs" and sorted(sum(data.splits.values(), [])) == sorted(PAIRS)
+    (tmp_path / "pairs.zh").write_text("一行\n", "utf-8")
+    with pytest.raises(SystemExit, match="pairs.en has 400 lines, .*pairs.zh 1: they must correspond"):
+        datasets.load([str(tmp_path / "pairs.en"), str(tmp_path / "pairs.zh")])
+
+
+def test_only_line_feeds_end_lines_and_languages_are_told_by_their_letters(tmp_path):
+    pairs = [(f"{a[:-1]}\u2028again\x0b.", f"{b[:-1]}の図書館。") for a, b in PAIRS]
+    data = datasets.load(str(write(tmp_path / "mine.tsv", pairs)))
+    assert sum(map(len, data.splits.values())) == len(PAIRS) and [r.language for r in data.rules] == ["", "ja"]
+    assert all("図書館" in target for target in dict(data.splits["train"]).values())
+
+
 # ---- splits -----------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +175,19 @@ def test_no_source_sentence_stands_in_two_splits(tmp_path, reverse):
     keys = [{datasets.key(source) for source, _ in rows} for rows in splits.values()]
     assert all(keys) and not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
     assert ("书" in "".join(source for source, _ in splits["train"])) == reverse
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_in_a_strict_split_no_sentence_of_either_side_stands_in_two_parts(tmp_path, reverse):
+    pairs = [(f"{english} ({i % 3})", chinese) for i, (english, chinese) in enumerate(PAIRS * 3)] + [
+        (a, "也" + b) for a, b in PAIRS
+    ]
+    data = datasets.load(str(write(tmp_path / "mine.tsv", pairs)), reverse=reverse)
+    for side in (0, 1):
+        keys = [{datasets.key(pair[side]) for pair in rows} for rows in data.splits.values()]
+        assert all(keys) and not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
+    loose = datasets.load(str(write(tmp_path / "mine.tsv", pairs)), how="source").splits
+    assert {datasets.key(b) for _, b in loose["train"]} & {datasets.key(b) for _, b in loose["test"]}
 
 
 def test_a_sentence_keeps_its_split_when_others_come(tmp_path):
@@ -192,6 +235,21 @@ def test_an_epoch_has_each_pair_once_in_batches_of_like_length():
     assert sum(tokens for *_, tokens in rows) == sum(len(row) - 1 for row in seen[0])
     padding = sum((target == PAD).sum() for _, target, _ in rows) / sum(target.numel() for _, target, _ in rows)
     assert padding < 0.08
+
+
+def test_batches_look_at_the_sources_length_too():
+    rng = torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, 40, (3000, 2), generator=rng)
+    lengths[:, 1] = lengths[:, 1] % 6 + 4  # few different targets, many different sources
+    pairs = [(" ".join("a" * s), "我" * t) for s, t in lengths.tolist()]
+    epochs = []
+    batches = datasets.TokenBatches(pairs, codec(pairs), 500, torch.device("cpu"), seed=1)
+    for batches.epoch in (0, 1):
+        rows = list(batches)
+        padding = sum((s == PAD).sum() for s, *_ in rows) / sum(s.numel() for s, *_ in rows)
+        assert padding < 0.1 and sum((t == PAD).sum() for _, t, _ in rows) / sum(t.numel() for _, t, _ in rows) < 0.05
+        epochs.append({tuple(sorted(numbers.tolist())) for numbers in batches.batches})
+    assert len(epochs[0] & epochs[1]) < len(epochs[0]) / 2  # it is not always the same ones that meet
 
 
 def test_two_processes_share_each_batch(monkeypatch):

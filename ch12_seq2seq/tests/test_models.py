@@ -94,6 +94,25 @@ def test_attention_is_the_papers_formula(score):
             torch.testing.assert_close(context[n, t], expected @ memory[n, :length])
 
 
+def test_the_encoders_last_states_are_those_of_each_layer_both_directions_side_by_side():
+    torch.manual_seed(0)
+    encoder = models.Encoder("GRU", 6, 8, 2, 0.0)
+    x, lengths = torch.randn(2, 5, 6), torch.tensor([5, 3])
+    memory, (last,) = encoder(x, lengths)
+    lower = torch.nn.GRU(6, 4, 1, batch_first=True, bidirectional=True)
+    lower.load_state_dict({name: value for name, value in encoder.rnn.state_dict().items() if "_l0" in name})
+    for n, length in enumerate(lengths):
+        for layer, outputs in ((0, lower(x[n : n + 1, :length])[0][0]), (1, memory[n, :length])):
+            torch.testing.assert_close(last[n, layer], torch.cat([outputs[-1, :4], outputs[0, 4:]]))
+
+
+def test_a_transformers_embeddings_are_scaled_by_the_root_of_their_width(small):
+    model, tokens = small("transformer"), torch.tensor([[5, 6, 7]])
+    table = model.source_embedding.weight
+    expected = table[tokens[0]] * 16**0.5 + models.positions(3, 16, torch.device("cpu"))
+    torch.testing.assert_close(model.embed(model.source_embedding, tokens)[0], expected)
+
+
 def test_positions_are_the_papers_sines():
     table = models.positions(50, 8, torch.device("cpu"))
     for place, i in ((0, 0), (7, 1), (49, 3)):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import matplotlib
@@ -14,6 +15,7 @@ import datasets
 import heatmap
 import metrics
 import models
+import reading
 import sample
 import search
 import test as tester
@@ -148,6 +150,46 @@ def test_what_is_exported_is_what_was_measured(tmp_path, weights):
     tester.main(["--weights", str(out), "--out", str(tmp_path / "again"), "--beam", "1", *CPU])
     again = json.loads((tmp_path / "again" / "test.json").read_text("utf-8"))
     assert again["perplexity"] == small_meta["score"]["perplexity"] and again["bleu"] == small_meta["score"]["bleu"]
+
+
+def test_weights_that_are_no_run_are_not_exported_again(weights, tmp_path):
+    with pytest.raises(SystemExit, match="is no run; only a run knows how its weights were made"):
+        tester.main(["--weights", str(weights), "--export", str(tmp_path / "x.safetensors"), *CPU])
+
+
+def test_each_line_of_a_pipe_has_a_line_whatever_is_in_it(weights, monkeypatch, capsys):
+    odd = "I\u2028see\x0ba\x0ccat.\nTom\x85saw\x1cit.\r\n\nI see Zyzzyva."
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(odd.encode())))
+    tester.main(["-", "--weights", str(weights), "--beam", "1", *CPU])
+    said = capsys.readouterr()
+    assert said.out.count("\n") == 4 and len(said.out.splitlines()) == 4 and said.out.split("\n")[2] == ""
+    assert "sentence 4: unknown words: zyzzyva" in said.err.lower()
+
+
+def test_lines_are_answered_as_they_come(monkeypatch):
+    read, write = os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(read, "r"))
+    answers = reading.texts_of(["-"])
+    os.write(write, "一\n".encode())
+    assert next(answers) == ["一"]  # before the second line is there
+    os.write(write, "二\n三".encode())
+    os.close(write)
+    assert [line for some in answers for line in some] == ["二", "三"]
+
+
+@pytest.mark.parametrize("word", ["letter.txt", "no/such/file", "pairs.TSV"])
+def test_a_mistyped_file_is_no_sentence(weights, word):
+    with pytest.raises(SystemExit, match="there is no such file"):
+        tester.main([word, "--weights", str(weights), *CPU])
+
+
+def test_the_tokenizer_of_bleu_follows_the_target_language(monkeypatch):
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
+    names = {language: metrics.tokenizer_for(language) for language in ("zh", "ja", "ko", "th", "")}
+    assert names == {"zh": "zh", "ja": "char", "ko": "char", "th": "char", "": "13a"}
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: name)
+    assert metrics.tokenizer_for("ja") == "ja-mecab" and metrics.tokenizer_for("ko") == "ko-mecab"
+    assert "tok:13a" in metrics.bleu(["It isn't."], [["It isn't."]], "")[1]
 
 
 # ---- pictures ---------------------------------------------------------------------------------------------------------

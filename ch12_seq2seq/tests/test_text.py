@@ -1,8 +1,10 @@
 """Normalising, cutting and numbering; the text comes back whole."""
 
+import json
+
 import pytest
 
-from text import SPECIAL, UNKNOWN, Rules, Vocabulary, join
+from text import SPECIAL, UNKNOWN, Rules, Side, Vocabulary, join, language_of
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,51 @@ def test_vocabulary_keeps_what_is_frequent_and_marks_the_rest():
     assert vocabulary.words == [*SPECIAL, "b", "a"]
     assert vocabulary.encode(["a", "c", "b"]) == [5, UNKNOWN, 4]
     assert vocabulary.decode([5, UNKNOWN]) == ["a", "<unk>"]
+
+
+# ---- other languages --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("東京都の図書館", [*"東京都の図書館"]),
+        ("हिन्दी में लिखो", [" हिन्दी", " में", " लिखो"]),
+        ("ดีมาก ครับ", ["ดี", "ม", "า", "ก", " ค", "รั", "บ"]),
+        ("عَرَبِيّ", [" عَرَبِيّ"]),
+        ("می\u200cخواهم", [" می\u200cخواهم"]),
+        ("x² = ½", [" x", "²", " =", " ½"]),
+        ("안녕 하세요", [" 안녕", " 하세요"]),
+        ("soft\xadhyphen", [" softhyphen"]),
+    ],
+)
+def test_marks_belong_to_their_letters_and_nothing_is_made_chinese(text, tokens):
+    rules = Rules(language=language_of([text]))
+    text = rules.normalise(text)
+    assert rules.cut(text) == tokens and join(tokens) == text
+
+
+def test_the_language_of_a_side():
+    texts = {
+        "zh": ["我们不去。", "Tom走了。"],
+        "ja": ["東京都", "図書館へ行きます"],
+        "ko": ["안녕 하세요"],
+        "th": ["ดีมาก"],
+    }
+    texts |= {"": ["We go.", "Größe"]}
+    assert {name: language_of(sentences) for name, sentences in texts.items()} == {name: name for name in texts}
+    assert Rules(language="ja").normalise("東京都") == "東京都" and Rules().normalise("東京の図書館") == "東京の図書館"
+
+
+def test_subwords_join_to_the_text_again_and_are_kept_in_the_metadata():
+    texts = [f"The little {animal} sees {n} {animal}s." for animal in ("cat", "dog", "Bird") for n in range(30)]
+    side = Side.of(texts, Rules(language=""), lower=False, at_least=1, subwords=60)
+    assert side.words[:4] == SPECIAL and len(side) <= 60 and len(side.cut(texts[0])) > 5
+    again = Side.from_metadata(json.loads(json.dumps(side.metadata())))
+    for text in (texts[0], "The Bird sees the cats."):
+        assert side.join(side.cut(text)) == text and again.encode(again.cut(text)) == side.encode(side.cut(text))
+    lowered = Side.of(texts, Rules(language=""), lower=True, at_least=1, subwords=60)
+    assert lowered.cut("THE CAT") == lowered.cut("the cat")
+    assert [word for _, word in lowered.unknown("the cat Ωx")][0].startswith("Ω")
+    with pytest.raises(SystemExit, match="--subwords 5"):
+        Side.of(texts, Rules(), lower=False, at_least=1, subwords=5)

@@ -114,7 +114,7 @@ def test_a_run_never_overwrites_another(tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--arch", "lstm", "--reverse"),
+        ("--arch", "lstm", "--reverse", "--subwords", "120"),
         ("--arch", "bahdanau", "--chinese", "jieba", "--teacher-forcing", "0"),
         ("--arch", "transformer", "--precision", "bf16", "--label-smoothing", "0.1", "--max-length", "14"),
         ("--arch", "plain", "--script", "as-is", "--min-count", "3", "--teacher-forcing", "0.5"),
@@ -128,6 +128,7 @@ def test_own_pairs_in_every_way(tmp_path, flags, capsys):
     tester.main(["--run", str(tmp_path / "run"), "--device", "cpu", "--beam", "2"])
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
     said = capsys.readouterr().out
+    assert ("tok:13a" if "--reverse" in flags else "tok:zh") in result["signature"]
     assert result["tested_on"] == "mine" and result["reverse"] == ("--reverse" in flags)
     assert ("pairs or lines: longer than 14" in said) == ("--max-length" in flags)
     assert (tmp_path / "run" / "attention.png").exists() == ("plain" not in flags)
