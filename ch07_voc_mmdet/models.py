@@ -97,11 +97,15 @@ def build(arch: str, size: str, classes: tuple[str, ...], data: str, root: str =
 # ---- the small ones ---------------------------------------------------------------------------------------------------
 
 
-def small_resnet(model: ConfigDict, channels: int = 64) -> None:
-    """ResNet-18 with a quarter of the channels, trained from scratch, under a feature pyramid with `channels`."""
+def small_resnet(model: ConfigDict, channels: int = 64, stages: int = 4) -> None:
+    """ResNet-18 with a quarter of the channels, trained from scratch, under a feature pyramid with `channels`.
+
+    The stages halve the map, from a quarter of the picture's side on; they have 16, 32, 64 and 128 channels.
+    """
     norm = {"type": "BN", "requires_grad": True}
     model.backbone = {"type": "ResNet", "depth": 18, "base_channels": 16, "stem_channels": 16, "norm_cfg": norm}
-    model.backbone |= {"norm_eval": False, "out_indices": (0, 1, 2, 3)}
+    model.backbone |= {"norm_eval": False, "num_stages": stages, "out_indices": tuple(range(stages))}
+    model.backbone |= {"strides": (1, 2, 2, 2)[:stages], "dilations": (1,) * stages}
     model.neck |= {"in_channels": [16, 32, 64, 128], "out_channels": channels}
 
 
@@ -157,24 +161,23 @@ def tiny_rtmdet(model: ConfigDict) -> None:
 
 
 def tiny_centernet(model: ConfigDict) -> None:
-    """Three stages in place of four: their map has a sixteenth of the picture's side, and the neck enlarges it twice."""
     neck = dict(model.neck)
-    small_resnet(model)
-    stages = {"num_stages": 3, "strides": (1, 2, 2), "dilations": (1, 1, 1), "out_indices": (2,)}
-    model.backbone |= stages
-    smaller = {"in_channels": 64, "num_deconv_filters": (64, 64), "num_deconv_kernels": (4, 4)}
+    small_resnet(model, stages=3)
+    model.backbone.out_indices = (2,)
+    smaller = {"in_channels": 64, "num_deconv_filters": (64, 64), "num_deconv_kernels": (4, 4)}  # twice the size, twice
     model.neck = neck | smaller | {"use_dcn": False}  # deformable convolutions are slow on a CPU
     model.data_preprocessor.pad_size_divisor = 32
 
 
 def tiny_dino(model: ConfigDict, levels: int = 2) -> None:
-    """Fewer layers and queries. The 256 channels stay: mmdet's decoder has that number in its code."""
+    """Fewer layers, levels and queries. The 256 channels stay: mmdet's decoder has that number in its code."""
     neck = dict(model.neck)
-    small_resnet(model)
-    model.neck = neck | {"in_channels": [32, 64], "num_outs": levels}
+    small_resnet(model, stages=3)
     model.backbone.out_indices = (1, 2)
+    model.neck = neck | {"in_channels": [32, 64], "num_outs": levels}
     model.data_preprocessor.pad_size_divisor = 32
     model |= {"num_queries": 60, "num_feature_levels": levels}
+    model.test_cfg.max_per_img = 60  # with one class, there are no more
     model.dn_cfg.group_cfg.num_dn_queries = 20
     model.encoder.num_layers = model.decoder.num_layers = 2
     for part in (model.encoder, model.decoder):

@@ -1,6 +1,7 @@
 """Shared by the tests: --device, a small VOC folder, and a way to run the chapter's scripts as a user does."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,16 @@ def scenes(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def own_scenes(tmp_path):
-    """A VOC folder with a few scenes that a test may spoil."""
+@pytest.fixture(scope="session")
+def few_scenes(tmp_path_factory):
     import datasets
 
-    datasets.write_sample(tmp_path / "own", {"train": 6, "val": 3, "test": 3})
-    return tmp_path / "own"
+    folder = tmp_path_factory.mktemp("data") / "few"
+    datasets.write_sample(folder, {"train": 6, "val": 3, "test": 3})
+    return folder
+
+
+@pytest.fixture
+def own_scenes(few_scenes, tmp_path):
+    """A VOC folder with a few scenes that a test may spoil."""
+    return shutil.copytree(few_scenes, tmp_path / "own")

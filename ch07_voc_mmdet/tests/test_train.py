@@ -77,6 +77,7 @@ def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
     killed = tmp_path / "killed"
     start_and_kill([sys.executable, "train.py", *words(scenes, "--epochs", "4", run=killed)], killed, epochs=2)
     assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
+    assert (killed / "last.pth").exists()
     train.main(["--resume", str(killed), "--device", "cpu"])
     assert_same_run(tmp_path / "whole", killed)
     rows, val = analyze_log.read_run(killed)  # over both starts
