@@ -317,9 +317,9 @@ def seed_everything(seed, epoch=0):
     Called at the start of each epoch, it makes all randomness a function of these three numbers: a resumed run
     draws what the uninterrupted one draws, and there is no random state to save.
 
-    Without an epoch this is the stream of epoch 0: the first weights and the noise of the first epoch begin with the same random
-    numbers. Streams of their own were measured too and made no difference (chapter 4's denoising, shallow, 2,000 pictures, 3
-    seeds: 17.31 ± 0.30 dB, and 17.30 ± 0.30 as it is), so that published runs can still be repeated.
+    Without an epoch this is the stream of epoch 0: the first weights and the first epoch's noise begin with the same random
+    numbers. Streams of their own were measured too and made no difference (chapter 4's denoising, shallow, 2,000 pictures,
+    three seeds: 17.31 ± 0.30 dB, and 17.30 ± 0.30 as it is), so that published runs can still be repeated.
     """
     mixed = int(np.random.SeedSequence((seed, epoch, rank())).generate_state(1)[0])
     random.seed(mixed)
