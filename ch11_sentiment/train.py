@@ -262,7 +262,8 @@ def train(args: Namespace, device: torch.device) -> Path:
             fail(f"the validation loss is not finite in epoch {epoch + 1}: try an --lr below {args.lr:g}")
 
         score = [row[name], -row["val_loss"]]  # of two epochs that score alike, the surer one
-        is_best = score > progress["best"] or row[name] >= progress["best"][0] - chance(row[name], val_loader.texts)
+        least = progress["best"][0] - chance(row[name], val_loader.texts)
+        is_best = score > progress["best"] or least <= row[name] < progress["best"][0]
         progress["history"].append(row)
         progress |= {"epoch": epoch + 1, "seconds": progress["seconds"] + seconds}
         progress["best"] = max(score, progress["best"])

@@ -33,7 +33,7 @@ UNSPACED = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"  # languages without spaces between words: a letter, its marks
 )
 JOINED = r"\p{M}*(?:[\u200c\u200d]\p{M}*)*"  # belongs to the letter before it
-LETTER = rf"(?:(?![{UNSPACED}])[^\W\d_{HAN}]{JOINED})"
+LETTER = rf"(?:(?![{UNSPACED}])[^\W\d_{HAN}])"  # or a mark: both are \w
 TOKEN = regex.compile(rf"[{HAN}]+| ?(?:\d|'?{LETTER}+|[{UNSPACED}]{JOINED}|[^\w\s]{JOINED}|_)")
 SMALL = re.compile("([ª²³¹º¼-¾\u2070-\u209c\u2150-\u215f\u2460-\u24ff]+)")  # x² is not x2, ½ not 1/2
 UNSEEN = "\xad\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"

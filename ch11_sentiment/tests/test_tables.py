@@ -138,6 +138,13 @@ def test_figures_of_several_labels_equal_counting_by_hand():
     )
 
 
+def test_macro_f1_is_of_the_classes_that_are_there():
+    logits, labels = torch.eye(3)[[0, 0, 1]], torch.tensor([0, 1, 1])  # nothing of class 2, neither said nor true
+    by_hand = (2 * 1 / (2 + 1) + 2 * 1 / (1 + 2)) / 2
+    assert scores.scores_of(scores.hits(logits, labels), 3, False)["macro_f1"] == pytest.approx(by_hand)
+    assert tester.measure(logits, labels, ["a", "b", "c"])["macro_f1"] == pytest.approx(by_hand)
+
+
 def test_the_loss_of_several_labels_is_each_sigmoids():
     logits, labels = torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 1]])
     expected = -(torch.tensor(2.0).sigmoid().log() + torch.tensor(-1.0).sigmoid().log()) / 2

@@ -1,13 +1,17 @@
 """test.py: its figures equal counting by hand, it answers texts, files and pipes, and it refuses what it cannot use."""
 
 import json
+import os
+import sys
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import datasets
 import explain
 import models
+import reading
 import test as tester
 import text
 import utils
@@ -94,6 +98,54 @@ def test_files_and_pipes_become_json_lines(ask, tmp_path, run_script, weights, c
     done = run_script("test.py", *words, "-", input="坏\n好\n")
     assert [json.loads(line)["label"] for line in done.stdout.splitlines()] == ["negative", "positive"]
     assert "words" not in done.stdout and done.stderr.startswith("weights: ") and done.stderr.count("\n") == 1
+
+
+def test_a_table_is_read_by_its_text_column_and_answered_row_by_row(ask, table):
+    path = table([("好", "x"), ("", "y"), ("坏,坏", "z")], header=("content", "id"))
+    rows = [json.loads(line) for line in ask(path, "--no-words").splitlines()]
+    assert [row["label"] for row in rows] == ["positive", None, "negative"] and rows[2]["text"] == "坏,坏"
+    other = table([("x", "好")], name="b.csv", header=("id", "body"))
+    assert json.loads(ask(other, "--text-column", "body"))["text"] == "好"
+    with pytest.raises(SystemExit, match="no text column, only id, body; name it with --text-column"):
+        ask(other)
+
+
+@pytest.mark.parametrize("word", ["reveiws.txt", "no/such/file", "reviews.CSV"])
+def test_a_mistyped_file_is_no_text(ask, word):
+    with pytest.raises(SystemExit, match="there is no such file"):
+        ask(word)
+
+
+def test_lines_are_answered_as_they_come(monkeypatch):
+    read, write = os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(read, "r"))
+    answers = reading.texts_of(["-"])
+    os.write(write, "很好\u2028很坏\n".encode())
+    assert next(answers) == (False, ["很好\u2028很坏"])  # before the second line is there
+    os.write(write, "今天的心情很好\n".encode("gb18030") + b"x")
+    os.close(write)
+    assert [line for _, some in answers for line in some] == ["今天的心情很好", "x"]
+
+
+def test_many_classes_with_odd_names_are_drawn_and_printed_in_part(tmp_path, capsys):
+    torch.manual_seed(0)
+    classes = [f"${i}^_类\\" for i in range(260)]
+    labels = torch.arange(260).repeat(3)
+    result = tester.measure(torch.rand(780, 260).softmax(1), labels, classes)
+    tester.draw_confusion(result, tmp_path / "confusion.png")
+    tester.print_table(result)
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+    assert capsys.readouterr().out.count("\n") == 32 and len(result["classes"]) == 260
+
+
+def test_a_folder_where_nobody_may_write_is_no_reason_to_stop(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    corpus = datasets.load("sample", cache=tmp_path / "file" / "cache")  # as in a read-only folder: cannot be made
+    assert len(corpus.labels) > 5000
+    path = tmp_path / "t.csv"
+    path.write_text("label,review\n" + "".join(f"{i % 2},第{i}条\n" for i in range(60)), "utf-8")
+    assert len(datasets.load(str(path), cache=tmp_path / "file" / "cache").labels) == 60
+    assert "the tokens are not cached" in capsys.readouterr().err
 
 
 def test_a_file_in_the_wrong_encoding_is_refused(ask, tmp_path):

@@ -38,25 +38,26 @@ def assert_same_run(one, other):
 
 
 def start(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
+    """Starts `command` and kills it with signal 9, and all it started, once last.pt has `epochs` epochs or more."""
     process = subprocess.Popen(
         command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
     deadline = time.time() + 300
-    while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
+    while not (run / "last.pt").exists() or utils.load_checkpoint(run / "last.pt")["epoch"] < epochs:
         assert process.poll() is None, process.stderr.read().decode()
         assert time.time() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stderr.close()
+    assert utils.load_checkpoint(run / "last.pt")["epoch"] >= epochs  # what the resumed run starts from
 
 
 def test_killed_and_resumed_equals_never_killed(tmp_path, cache):
     words = [*SMALL, "--device", "cpu", "--cache", str(cache)]
     train.main([*words, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=1)
+    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=2)
     assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
@@ -81,7 +82,7 @@ def test_killed_and_resumed_on_two_processes(tmp_path, table, cache):
         cwd=CHAPTER, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
     killed = tmp_path / "killed"
-    start([*torchrun, *words, "--cache", cache, "--run", killed], killed, epochs=1)
+    start([*torchrun, *words, "--cache", cache, "--run", killed], killed, epochs=2)
     assert len(metrics(killed)) < 1 + 3, "it was over before the kill"
     subprocess.run([*torchrun, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
     assert_same_run(tmp_path / "whole", killed)

@@ -142,10 +142,10 @@ def test_a_validation_loss_that_is_no_number_makes_no_best_epoch(tmp_path, monke
 def test_limit_takes_training_pairs_only_and_few_pairs_are_trained_for_many_steps(tmp_path):
     path = tmp_path / "mine.tsv"
     path.write_text("".join(f"{a}\t{b}\n" for a, b in sample.make(400)), "utf-8")
-    args = options.parse("", ["--data", str(path), "--limit", "40"])
+    args = options.parse("", ["--data", str(path), "--limit", "10"])
     data, codec = train.load_data(args)
     everything = datasets.load(str(path))
-    assert len(data.splits["train"]) == 40 and data.splits["val"] == everything.splits["val"]
+    assert len(data.splits["train"]) == 10 and data.splits["val"] == everything.splits["val"]
     batches = datasets.TokenBatches(data.splits["train"], codec, 0, CPU, 0)
     options.fill_in_recipe(args, data.name, batches)
     assert len(batches.composition()) >= 8 and args.epochs * len(batches.composition()) >= options.LEAST_STEPS

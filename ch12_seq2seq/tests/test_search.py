@@ -44,6 +44,9 @@ def test_beam_one_is_greedy_and_wider_beams_are_never_worse(small, arch):
                 assert score == pytest.approx(log_probability(model, source, row), abs=1e-3)
                 assert score >= log_probability(model, source, ours) - 1e-3
                 better += row != ours
+        for source, row, score in zip(SOURCE, *search.beam_search(model, SOURCE, beam=5, penalty=2.0), strict=True):
+            if len(row) < search.limit(source[None])[0]:
+                assert score == pytest.approx(log_probability(model, source, row), abs=1e-3)
     assert better > 0
 
 
