@@ -46,6 +46,16 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Runs end without their pictures, for tests that look at other things: drawing takes longer than a short training."""
+    import surface
+    import utils
+
+    monkeypatch.setattr(utils, "draw_curves", lambda *words: None)
+    monkeypatch.setattr(surface, "draw", lambda *words: None)
+
+
+@pytest.fixture
 def empty_folder(tmp_path, monkeypatch) -> Path:
     """An empty folder, as the current one: run folders land there."""
     monkeypatch.chdir(tmp_path)

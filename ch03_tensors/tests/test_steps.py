@@ -271,6 +271,7 @@ def test_accuracy_counts_right_classes(tester):
     assert tester.measure(Weight(1.0), meta, data)["test_accuracy"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_best_epochs_weights_are_tested(tester, empty_folder):
     """Of a run that diverges after its first epochs, not the last weights."""
     words = ["--problem", "curve", "--optimizer", "sgd", "--lr", "1", "--epochs", "12", "--limit", "10"]

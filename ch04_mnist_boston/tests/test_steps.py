@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import boston
+import compare
 import datasets
 import denoise
 import loop
@@ -532,3 +533,80 @@ def test_a_fold_learns_by_its_mean_squared_error_one_step_of_adamw_a_batch(monke
 def test_layers_compute_in_the_precision_asked_for(precision, dtype):
     with loop.autocast(arguments(precision=precision), torch.device("cpu")):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+# ---- recipes, starting weights, comparisons --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "own", "count", "epochs", "batch_size"),
+    [
+        (["mnist"], "mnist", False, 55_000, 12, 128),
+        (["mnist"], "mine", True, 200, 38, 25),  # an eighth of the pictures, 8 steps an epoch, 300 steps
+        (["mnist"], "mine", True, 20, 150, 8),
+        (["mnist"], "sample", False, 1297, 30, 64),
+        (["mnist", "--epochs", "3", "--batch-size", "50"], "mine", True, 200, 3, 50),
+        (["denoise"], "mine", True, 800, 38, 64),  # 12 steps an epoch: more than five epochs
+        (["boston"], "mine", True, 50_000, 200, 32),
+    ],
+)
+def test_few_pictures_get_small_batches_and_enough_steps(words, name, own, count, epochs, batch_size):
+    args = options.parse(None, words)
+    options.fill_in_recipe(args, name, own, count)
+    wanted = -(-300 // (count // batch_size)) if words == ["denoise"] else epochs
+    assert (args.epochs, args.batch_size) == (wanted, batch_size)
+
+
+def test_a_run_starts_from_other_weights_and_keeps_its_own_last_layer_for_other_classes(tmp_path):
+    torch.manual_seed(0)
+    source, fresh = models.build("mnist", "cnn", 3), models.build("mnist", "cnn", 10)
+    utils.save_weights(tmp_path / "three.safetensors", source, arch="cnn")
+    before = fresh.fc.weight.detach().clone()
+    started = loop.start_from(fresh, str(tmp_path / "three.safetensors"), "cnn")
+    assert torch.equal(started.conv[0].weight, source.conv[0].weight) and torch.equal(started.fc.weight, before)
+    same = loop.start_from(models.build("mnist", "cnn", 3), str(tmp_path / "three.safetensors"), "cnn")
+    assert torch.equal(same.fc.weight, source.fc.weight)
+    with pytest.raises(SystemExit, match="holds a cnn, not a lenet5"):
+        loop.start_from(models.build("mnist", "lenet5", 3), str(tmp_path / "three.safetensors"), "lenet5")
+
+
+def test_rows_of_a_file_are_predicted_by_the_mean_of_all_folds(folds, csv_file, tmp_path):
+    boston.predict_files(folds, [str(csv_file(40))], tmp_path)
+    lines = (tmp_path / "houses-predicted.csv").read_text("utf-8").splitlines()[1:]
+    args = Namespace(**utils.read_arguments(folds))
+    x = tables.load_table(args.data).x
+    each = [boston.load_fold(folds, args, fold)(x) for fold in range(2)]
+    assert abs(each[0] - each[1]).max() > 1e-3
+    assert [float(line.rsplit(",", 1)[1]) for line in lines] == pytest.approx((each[0] + each[1]) / 2, rel=1e-6)
+
+
+def test_only_so_many_rows_of_a_fold_train(csv_file, monkeypatch):
+    seen = []
+    monkeypatch.setattr(boston, "train_fold", lambda x, y, args, fold: seen.append(len(y)) or pytest.skip("seen"))
+    args = options.parse(None, ["boston", "--limit", "7"])
+    with pytest.raises(pytest.skip.Exception):
+        boston.train_one(tables.load_table(str(csv_file(40))), np.arange(10), args, 0, torch.device("cpu"))
+    assert seen == [7]
+
+
+def test_seeds_are_compared_by_their_mean_and_standard_deviation():
+    results = [{"accuracy": value} for value in (0.9, 0.94, 0.98)]
+    words = compare.line(("mnist", "cnn", "sample", "sample", "", ""), results)
+    assert "3 runs" in words and "accuracy 0.9400 ± 0.0400 (0.9000 0.9400 0.9800)" in words
+
+
+def test_denoised_pictures_are_cut_off_and_measured_against_the_clean_ones(tmp_path):
+    """A network that doubles: noise 0 before is perfect; after, grey is wrong and white is cut off."""
+    images = torch.full((2, 1, 28, 28), 51, dtype=torch.uint8)
+    images[1] = 255
+    split = datasets.Split(images, torch.zeros(2, dtype=torch.long))
+    data = datasets.Data("toy", ["x"], {"test": split})
+    args, meta = (
+        Namespace(data="toy", data_root="", split=None),
+        {"arch": "x", "data": "toy", "image_size": 28, "noise": 0.0},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", lambda *words, **more: data)
+        result = denoise.test(args, Times(2.0), meta, tmp_path, tmp_path, torch.device("cpu"))
+    assert result["psnr_before"] == 100
+    assert result["psnr"] == pytest.approx((-20 * math.log10(0.2) + 100) / 2)  # 0.4 for 0.2; 1 for 1
