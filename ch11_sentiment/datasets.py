@@ -185,7 +185,7 @@ def load_table(path, name, tokenizer, emoticons, cache, workers=0, text_column=N
         if corpus is None and (rank() == 0) == (turn == 0):
             corpus = read_cache(cached, name)
             if corpus is None:
-                rows, notes = tables.read(path, text_column, label_column)
+                rows, notes = read_table(path, text_column, label_column)
                 corpus = tokenise(name, rows, notes, tokenizer, emoticons, cache, workers)
                 write_cache(cached, corpus)
         if dist.is_initialized():
@@ -193,9 +193,13 @@ def load_table(path, name, tokenizer, emoticons, cache, workers=0, text_column=N
     return corpus
 
 
+def read_table(path: Path, text_column: str | None, label_column: str | None) -> tuple[list, list[str]]:
+    """-> rows (line, text, label), labels that mean the same in one spelling, and notes of what was skipped or joined."""
+    return tables.same_labels(*tables.read(path, text_column, label_column))
+
+
 def tokenise(name, rows, notes, tokenizer, emoticons, cache, workers=0) -> Corpus:
     """Rows (line, text, label) -> a corpus. Exact repeats are kept once; a text that carries two labels is left out."""
-    rows, notes = tables.same_labels(rows, notes)
     chosen, notes = choose_rows(rows, notes, emoticons)
     if not chosen:
         fail(f"--data {name}: no usable row")
