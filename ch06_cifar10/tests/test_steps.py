@@ -445,3 +445,28 @@ def test_newton_schulz_brings_single_singular_values_where_the_docstring_says():
 def test_layers_compute_in_the_precision_asked_for(precision, dtype):
     with train.autocast(arguments(precision=precision), CPU):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+# ---- recipes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "batch_size", "lr"),
+    [(50_000, 10, 1000, 0.12), (400, 50, 50, 0.006), (20, 200, 8, 0.12 * 8 / 1000)],
+)
+def test_few_pictures_get_smaller_batches_at_a_lower_rate_and_enough_steps(count, epochs, batch_size, lr):
+    """Fastnet's 10 epochs in batches of 1000 at 0.12; an eighth of the pictures at most, 400 steps at least."""
+    args = options.parse(None, ["--arch", "fastnet"])
+    options.fill_in_recipe(args, None, 64, count)
+    assert (args.epochs, args.batch_size, args.lr) == (epochs, batch_size, pytest.approx(lr))
+
+
+def test_flags_go_before_the_recipe_and_crops_fit_the_picture():
+    args = options.parse(None, ["--arch", "resnet", "--lr", "0.3", "--epochs", "2", "--label-smoothing", "0.25"])
+    options.fill_in_recipe(args, None, 8, 50_000)
+    assert (args.lr, args.epochs, args.label_smoothing, args.weight_decay) == (0.3, 2, 0.25, 5e-4)
+    assert args.crop == 2  # a quarter of the side, where the recipe says 4
+    sample = datasets.Data("sample", [], {})
+    args = options.parse(None, ["--arch", "lenet5"])
+    options.fill_in_recipe(args, sample, 32, 4000)
+    assert (args.epochs, args.batch_size, args.lr) == (14, 64, pytest.approx(3e-3 / 2))

@@ -457,3 +457,28 @@ def test_networks_run_in_the_precision_asked_for(precision, dtype):
     gan, seen = make(gans.CycleGAN, precision=precision), []
     gan.networks["g_ab"][1].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     assert gan.run("g_ab", pair()[0]).dtype == torch.float32 and seen == [dtype]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "own", "kind"),
+    [
+        ("apple2orange", 256, False, ""),
+        ("mine", 64, True, " small"),
+        ("sample", 64, False, " sample"),
+        ("sample", 64, True, " small"),
+    ],
+)
+@pytest.mark.parametrize("mode", gans.MODES)
+def test_each_size_of_picture_has_its_recipe_and_flags_go_before_it(mode, name, size, own, kind):
+    args = options.parse(None, ["--mode", mode, "--width", "5"])
+    options.fill_in_recipe(args, name, size, own)
+    arch, _, patch, *rest = options.RECIPES[mode + kind]
+    assert (args.arch, args.width, args.patch, args.epochs, args.batch_size, args.lr) == (arch, 5, patch, *rest)
+    assert args.image_size == size
+
+
+def test_the_middle_of_a_picture_is_what_is_read():
+    picture = Image.new("RGB", (80, 40), (255, 0, 0))
+    picture.paste((90, 90, 90), (20, 0, 60, 40))
+    square = np.asarray(datasets.squared(picture, 20))
+    assert square.shape == (20, 20, 3) and (square[:, 2:-2] == 90).all()
