@@ -6,6 +6,7 @@ texts in batches of 256 would be three steps an epoch, and a network that has le
 
 import argparse
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def fill_in_recipe(args: argparse.Namespace, corpus: Corpus) -> None:
 def command_of(recipe: dict) -> str:
     """The command that trains so again, whatever the defaults are by then, from a run's args.json."""
     words, flags = ["python train.py"], ("balance", "compile", "quick")
-    recipe = recipe | {"data": f"{recipe['data']}"}
+    recipe = recipe | {"data": Path(str(recipe["data"])).name}  # not where it lay on this machine
     usual = vars(parse("", []))
     for name in ("arch", "data", "emoticons", *COLUMNS, *usual):
         plain = name not in (*COLUMNS, "arch", "data", "seed", "max_length") and recipe.get(name) == usual[name]

@@ -127,13 +127,16 @@ def with_class_numbers(corpus: datasets.Corpus, classes: list[str], path: Path) 
 
 
 def keep_held_out(corpus: datasets.Corpus, split: dict, same_data: bool) -> None:
-    """Takes out of the test part what the run trained on; says what came, changed or went since."""
+    """Gives the texts the parts that they had in the run, for the baselines train and val too; what came later may be tested,
+    and of other data, what the run did not see. Says what came, changed or went since."""
     marks = [utils.fingerprint(text.encode("utf-8", "surrogatepass")) for text in corpus.raw]
     test = datasets.PARTS.index("test")
     in_test = {mark for mark, part in zip(marks, corpus.parts, strict=True) if part == test}
     names = dict(zip(marks, (f"line {line}" for line in corpus.lines), strict=True))
     chosen = utils.held_out(split, names, in_test, names_stay=False, same_data=same_data)
-    corpus.parts = np.array([test if mark in chosen else -1 for mark in marks], np.int8)
+    own = dict(zip(marks, (-1 if same_data else part if part != test else -1 for part in corpus.parts), strict=True))
+    before = {mark: i for i, name in enumerate(datasets.PARTS[:2]) for mark in split.get(name) or {}}
+    corpus.parts = np.array([test if mark in chosen else before.get(mark, own[mark]) for mark in marks], np.int8)
 
 
 def measure(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict:

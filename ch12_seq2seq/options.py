@@ -5,6 +5,7 @@ A recipe is laid out in steps: few pairs are trained for more epochs, in smaller
 
 import argparse
 import math
+from pathlib import Path
 
 import models
 import utils
@@ -138,5 +139,6 @@ def command_of(recipe: dict) -> str:
         if value is None or value is False or name in NOT_THE_RECIPE or (value == usual.get(name) and not always):
             continue
         values = [] if value is True else value if isinstance(value, list) else [value]
+        values = [Path(one).name for one in values] if name == "data" else values  # not where it lay on this machine
         words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return " ".join(words)

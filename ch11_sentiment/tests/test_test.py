@@ -14,6 +14,7 @@ import models
 import reading
 import test as tester
 import text
+import train
 import utils
 
 WORDS = ["很", "好", "坏", "不", "今天", "心情", "[哈哈]"]
@@ -221,6 +222,16 @@ def test_baselines_stand_beside_the_network(ask, table, tmp_path):
     assert "emoticons alone, naive Bayes" in said and "TF-IDF of 1 to 2 tokens, logistic regression" in said
     assert len(result["baselines"]) == 9 and result["accuracy"] == 1.0
     assert all(row["accuracy"] > 0.95 for row in result["baselines"])
+
+
+def test_baselines_of_a_run_learn_from_what_the_run_trained_on(table, tmp_path, cache, capsys):
+    rows = [(f"{i},{'好' if i % 2 else '坏'}", i % 2) for i in range(300)]
+    words = ["--device", "cpu", "--cache", str(cache)]
+    data = ["--data", str(table(rows)), "--arch", "textcnn", "--dim", "4", "--hidden", "4", "--epochs", "1"]
+    train.main([*data, *words, "--run", str(tmp_path / "run")])
+    tester.main(["--run", str(tmp_path / "run"), *words, "--baselines"])
+    result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
+    assert len(result["baselines"]) == 8 and all(row["accuracy"] > 0.9 for row in result["baselines"])
 
 
 def test_shipped_weights_state_their_score_and_judge_plain_sentences(cache, capsys):
