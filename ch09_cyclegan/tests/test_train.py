@@ -93,7 +93,7 @@ def test_two_processes_train_as_one_and_resume_as_exactly(tmp_path):
 def test_apples_become_oranges(tmp_path, device):
     """A quarter of the sample's pixels and half its channels, but a whole training: the judge of colours is convinced."""
     run = str(tmp_path / "run")
-    words = ["--data", "sample", "--image-size", "32", "--width", "8", "--limit", "120", "--epochs", "8"]
+    words = ["--data", "sample", "--image-size", "32", "--width", "8", "--limit", "120", "--epochs", "5"]
     train.main([*words, "--device", device, "--run", run])
     tester.main(["--run", run, "--device", device])
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
@@ -112,7 +112,7 @@ def test_apples_become_oranges(tmp_path, device):
 def test_pix2pix_learns_to_colour_label_maps(tmp_path, device):
     words = ["--mode", "pix2pix", "--data", "sample", "--image-size", "32", "--width", "8", "--limit", "100"]
     run = tmp_path / "run"
-    train.main([*words, "--epochs", "8", "--batch-size", "2", "--device", device, "--run", str(run)])
+    train.main([*words, "--epochs", "4", "--batch-size", "2", "--device", device, "--run", str(run)])
     tester.main(["--run", str(run), "--device", device])
     result = json.loads((run / "test.json").read_text("utf-8"))
     assert "BtoA" not in result
@@ -126,7 +126,7 @@ def test_pix2pix_learns_to_colour_label_maps(tmp_path, device):
 def test_dcgan_learns_the_colour_of_oranges(tmp_path, device):
     words = ["--mode", "dcgan", "--data", "sample", "--image-size", "32", "--width", "8", "--limit", "160"]
     run = tmp_path / "run"
-    train.main([*words, "--epochs", "25", "--device", device, "--run", str(run)])
+    train.main([*words, "--epochs", "15", "--device", device, "--run", str(run)])
     tester.main(["--run", str(run), "--device", device])
     with Image.open(run / "from_noise.png") as picture:
         assert picture.size == (8 * 34 + 2, 8 * 34 + 2)
@@ -188,7 +188,8 @@ def test_compiling_changes_no_key_and_no_loss(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     runs = []
     for name, flags in (("eager", []), ("compiled", ["--compile"])):
-        train.main([*TINY, "--limit", "8", "--epochs", "1", "--run", str(tmp_path / name), *flags])
+        words = [*TINY, "--mode", "pix2pix", "--arch", "resnet3", "--limit", "8", "--epochs", "1"]
+        train.main([*words, "--run", str(tmp_path / name), *flags])
         runs.append(utils.load_checkpoint(tmp_path / name / "last.pt"))
     assert runs[0]["model"].keys() == runs[1]["model"].keys()
     assert runs[1]["history"][0] == pytest.approx(runs[0]["history"][0], rel=1e-3)
