@@ -120,7 +120,22 @@ def test_validation_is_without_dropout_and_counts_right():
 
 # ---- which epoch is kept ----------------------------------------------------------------------------------------------
 
-SMALL = ("--data", "sample", "--arch", "textcnn", "--dim", "4", "--hidden", "4", "--limit", "64", "--device", "cpu")
+SMALL = (
+    "--data",
+    "sample",
+    "--arch",
+    "textcnn",
+    "--tokenizer",
+    "char",
+    "--dim",
+    "4",
+    "--hidden",
+    "4",
+    "--limit",
+    "64",
+    "--device",
+    "cpu",
+)
 
 
 def run_with_scores(tmp_path, monkeypatch, cache, told, *words):
