@@ -93,7 +93,7 @@ def test_killed_and_resumed_on_two_processes(tmp_path, table, cache):
 def test_learns_the_sample(tmp_path, device, cache):
     """An LSTM in both directions passes 90 % on the sample's test split, where counting words stays below 70 %."""
     run = str(tmp_path / "run")
-    words = ["--data", "sample", "--arch", "bilstm", "--tokenizer", "jieba", "--hidden", "32"]
+    words = ["--data", "sample", "--arch", "bilstm", "--tokenizer", "jieba", "--hidden", "32", "--epochs", "6"]
     train.main([*words, "--cache", str(cache), "--device", device, "--run", run])
     tester.main(["--run", run, "--cache", str(cache), "--device", device])
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))

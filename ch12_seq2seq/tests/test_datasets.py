@@ -228,14 +228,15 @@ def test_a_codec_survives_its_metadata():
 
 
 def test_an_epoch_has_each_pair_once_in_batches_of_like_length():
-    batches = datasets.TokenBatches(PAIRS, codec(), 200, torch.device("cpu"), seed=1)
+    own = codec()
+    batches = datasets.TokenBatches(PAIRS, own, 200, torch.device("cpu"), seed=1)
     seen, orders = [], []
     for epoch in (0, 1, 0):
         batches.epoch = epoch
         rows = list(batches)
         orders.append([target[0].tolist() for _, target, _ in rows])
         seen.append(sorted(tuple(t for t in row if t != PAD) for _, target, _ in rows for row in target.tolist()))
-    assert seen[0] == seen[1] == sorted(tuple(codec().encode_target(target)) for _, target in PAIRS)
+    assert seen[0] == seen[1] == sorted(tuple(own.encode_target(target)) for _, target in PAIRS)
     assert orders[0] == orders[2] != orders[1]
     assert all(max(source.shape[1], target.shape[1]) * len(target) <= 200 for source, target, _ in rows)
     assert sum(tokens for *_, tokens in rows) == sum(len(row) - 1 for row in seen[0])
