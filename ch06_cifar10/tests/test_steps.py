@@ -144,7 +144,7 @@ def test_the_best_epochs_weights_are_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_a_resumed_run_knows_all_its_states(name, tmp_path):
     def make():
-        model = models.build("fastnet")
+        model = models.FastNet(widths=(8, 8, 8))
         return model, optimizers.make_optimizer(model, name, 0.1, 0.0)
 
     torch.manual_seed(0)

@@ -241,7 +241,7 @@ def test_orthogonalize_brings_all_singular_values_near_one():
 def test_muon_moves_filters_head_and_biases_alike():
     """A rate for a summed loss, used with a mean one, would leave the biases where they are."""
     torch.manual_seed(0)
-    model = models.build("fastnet")
+    model = models.FastNet(widths=(32, 64, 64))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = optimizers.make_optimizer(model, "muon", 0.12, 0.0)
     images, labels = torch.randn(32, 3, 12, 12), torch.arange(32) % 10
