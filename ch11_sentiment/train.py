@@ -130,7 +130,7 @@ def make_model(args: Namespace, meta: dict, device: torch.device) -> nn.Module:
             model.load_state_dict(own | state)
         except RuntimeError:
             fail(f"{args.weights}: says {args.arch}, but the weights in it are of another network")
-    elif args.vectors and args.resume is None:
+    elif args.vectors and not (args.resume and (Path(args.resume) / "last.pt").exists()):
         model.start_from(vectors.read(Path(args.vectors), meta["vocabulary"], args.dim))
     return model.to(device)
 
