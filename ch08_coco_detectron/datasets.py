@@ -10,7 +10,7 @@ train/ (or train2017/, as the annotation file's name ends), in images/, or besid
 
 import argparse
 import hashlib
-import json
+import re
 import shutil
 import time
 import urllib.request
@@ -26,6 +26,7 @@ from numpy import ndarray
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+import annotations
 import masks
 import sample
 import utils
@@ -114,8 +115,8 @@ def load(
 def draw_sample(root: Path) -> Path:
     """-> the folder of the sample, drawn first if it is not there or an older sample.py drew it."""
     folder, made = root / "sample", None
-    with suppress(SystemExit, KeyError):  # not there, or damaged
-        made = read_json(folder / "annotations" / "instances_test.json")["info"]
+    with suppress(SystemExit, KeyError, TypeError):  # not there, or damaged
+        made = annotations.read_json(folder / "annotations" / "instances_test.json")["info"]
     if made != {"version": sample.version(), "sizes": sample.SIZES} and rank() == 0:
         say(f"drawing the sample into {folder} ...")
         sample.write(folder)
@@ -124,21 +125,34 @@ def draw_sample(root: Path) -> Path:
     return folder
 
 
+PART_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+def parts_in(name: str) -> set[str]:
+    """The parts that a name speaks of, by whole words: "instances_train2017" -> train; "trainval" -> none."""
+    return {PART_WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in PART_WORDS}
+
+
 def find_annotations(folder: Path) -> dict[str, Path]:
-    """-> the annotation file of each part of a folder in COCO's format."""
+    """-> the annotation file of each part of a folder in COCO's format, or of one as Roboflow writes it."""
     if not folder.is_dir():
         fail(f"{folder}: no such folder")
     place = folder / "annotations" if (folder / "annotations").is_dir() else folder
+    files = {path: parts_in(path.stem) for path in sorted(place.glob("*.json"))}
+    if not any(files.values()):  # train/_annotations.coco.json, valid/...
+        files = {path: parts_in(path.parent.name) for path in sorted(folder.glob("*/*.json"))}
     found = {}
     for part in ("train", "val", "test"):
-        files = sorted(path for path in place.glob("*.json") if part in path.stem.lower())
-        if len(files) > 1:  # COCO keeps captions and keypoints beside the instances
-            files = [path for path in files if path.stem in (f"instances_{part}", f"instances_{part}2017")] or files
-        if len(files) > 1:
-            fail(f"{place}: more than one file for {part}; name one of them: --data {files[-1]}")
-        if files:
-            found[part] = files[0]
-    if "train" not in found and "test" not in found and "val" not in found:
+        ours = [path for path, parts in files.items() if part in parts]
+        if len(ours) > 1:  # COCO keeps captions and keypoints beside the instances
+            ours = [path for path in ours if path.stem in (f"instances_{part}", f"instances_{part}2017")] or ours
+        if len(ours) > 1:
+            fail(f"{place}: more than one file for {part}; name one of them: --data {ours[-1]}")
+        if ours and ours[0] in found.values():
+            fail(f"{ours[0]}: its name speaks of more than one part; rename it")
+        if ours:
+            found[part] = ours[0]
+    if not found:
         fail(f"{place}: no annotation file of a name with train, val or test in it, such as instances_train.json")
     return found
 
@@ -210,62 +224,27 @@ def existing(split: Split, part: str) -> Split:
 # ---- annotation files -------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path) -> dict:
-    try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        fail(f"{path}: cannot be read ({error.strerror})")
-    except ValueError as error:  # cut off, or not JSON at all
-        fail(f"{path}: not JSON that can be read, or cut off ({error})")
-
-
-def read_coco(path: Path) -> dict:
-    """A JSON file that is, at first sight, one of COCO's instances files."""
-    content = read_json(path)
-    keys = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in keys):
-        fail(f"{path}: not a COCO instances file, which has the lists {', '.join(keys)}")
-    return content
-
-
 def read_annotations(path: Path, chosen: list[str] = ()) -> tuple[list[dict], Split]:
-    """-> categories and pictures of an annotation file. Objects that cannot be used are left out and counted."""
-    content = read_coco(path)
-    try:
-        categories = sorted(({"id": c["id"], "name": c["name"]} for c in content["categories"]), key=lambda c: c["id"])
-        images = {image["id"]: image for image in content["images"] if image["file_name"]}
-        if unknown := set(chosen) - {c["name"] for c in categories}:
-            names = ", ".join(c["name"] for c in categories)
-            fail(f"{path}: no category {', '.join(sorted(unknown))}; there are: {names}")
-        known = {c["id"] for c in categories}
-        categories = [c for c in categories if not chosen or c["name"] in chosen]
-        objects: dict[int, list[dict]] = {key: [] for key in images}
-        wanted, faults = {c["id"] for c in categories}, Counter()
-        for row in content["annotations"]:
-            fault = fault_in(row, images.get(row.get("image_id")))
-            if row.get("category_id") not in known:
-                faults["an unknown category"] += 1
-            elif fault:
-                faults[fault.split(":")[0]] += 1
-            elif row["category_id"] in wanted:
-                objects[row["image_id"]].append({"iscrowd": 0, "area": area_of(row, images)} | row)
-    except (KeyError, TypeError, AttributeError) as error:
-        fail(f"{path}: not in COCO's format ({type(error).__name__}: {error}); `datasets.py --check` says more")
-    if faults:
-        why = ", ".join(f"{count} x {fault}" for fault, count in faults.most_common(5))
-        say(f"{path}: left out {sum(faults.values())} of {len(content['annotations'])} objects ({why}); see --check")
-    if not any(objects.values()):
+    """-> categories and pictures of an annotation file. What cannot be used is left out and counted."""
+    content = annotations.read(path)
+    categories = [content.categories[key] for key in sorted(content.categories)]
+    if unknown := set(chosen) - {c["name"] for c in categories}:
+        fail(f"{path}: no category {', '.join(sorted(unknown))}; there are: {', '.join(c['name'] for c in categories)}")
+    categories = [c for c in categories if not chosen or c["name"] in chosen]
+    wanted = {c["id"] for c in categories}
+    objects: dict[int, list[dict]] = {key: [] for key in content.images}
+    for row in content.objects:
+        if row["category_id"] in wanted:
+            objects[row["image_id"]].append(row)
+    if words := content.left_out():
+        say(f"{path}: {words}")
+    rows = [row for rows in objects.values() for row in rows]
+    if not rows:
         fail(f"{path}: no object with a box and a mask is left, and a Mask R-CNN needs masks")
-    records = [image for key, image in sorted(images.items()) if objects[key] or not chosen]
+    if all(row["iscrowd"] for row in rows):
+        fail(f"{path}: all {len(rows)} objects are crowds (iscrowd 1), which nothing can be trained or measured with")
+    records = [image for key, image in sorted(content.images.items()) if objects[key] or not chosen]
     return categories, Split(find_pictures(path, records), records, objects)
-
-
-def area_of(row: dict, images: dict) -> float:
-    """The object's own area; the pixels of its mask if the file does not say."""
-    if "area" in row:
-        return row["area"]
-    image = images[row["image_id"]]
-    return float(masks.to_mask(row["segmentation"], image["height"], image["width"]).sum())
 
 
 def find_pictures(path: Path, records: list[dict]) -> Path:
@@ -277,74 +256,34 @@ def find_pictures(path: Path, records: list[dict]) -> Path:
     return next((place for place in places if any((place / name).is_file() for name in some)), places[0])
 
 
-def fault_in(row: dict, image: dict | None) -> str | None:
-    """What makes an object useless for training and measuring, in words, or None."""
-    if image is None:
-        return "an image that the file does not list"
-    box = row.get("bbox")
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(n, masks.NUMBER) for n in box)):
-        return "no box of four numbers"
-    left, top, right, bottom = clipped(box, image)
-    if not (left < right and top < bottom):
-        return "a box outside the image or without area"
-    return masks.fault_of(row.get("segmentation"), image["height"], image["width"])
-
-
-def clipped(box: list[float], image: dict) -> tuple[float, float, float, float]:
-    """COCO's [x, y, width, height] -> (left, top, right, bottom) inside the image."""
-    x, y, w, h = box
-    return max(0, x), max(0, y), min(image["width"], x + w), min(image["height"], y + h)
-
-
 def check(path: Path) -> list[str]:
-    """-> every fault of an annotation file, each in a line that names the image, the object or the category."""
-    content, faults = read_coco(path), []
-    for kind in ("images", "annotations", "categories"):
-        rows = content[kind]
-        bad = [
-            f"{kind}[{i}]: nothing with an id"
-            for i, row in enumerate(rows)
-            if not (isinstance(row, dict) and "id" in row)
-        ]
-        if bad:
-            return bad
-        twice = [key for key, times in Counter(row["id"] for row in rows).items() if times > 1]
-        faults += [f"{kind}: the id {key} is there more than once" for key in twice]
-    folder = find_pictures(path, content["images"])
-    images = {image["id"]: image for image in content["images"]}
-    faults += [fault for image in content["images"] for fault in faults_of_picture(image, folder)]
-    known = {category["id"] for category in content["categories"]}
-    sized = {key: im for key, im in images.items() if all(isinstance(im.get(k), int) for k in ("width", "height"))}
-    for row in content["annotations"]:
-        name = f"object {row['id']}"
-        if row.get("category_id") not in known:
-            faults.append(f"{name}: unknown category {row.get('category_id')}")
-        if row.get("image_id") not in images:
-            faults.append(f"{name}: unknown image {row.get('image_id')}")
-        elif row["image_id"] in sized:
-            image = sized[row["image_id"]]
-            where = f"{name} on {image.get('file_name')}"
-            fault = fault_in(row, image)
-            faults += [f"{where}: {fault}"] if fault else faults_of_box(row, image, where)
+    """-> every fault of an annotation file, each in a line that names the image, the object or the category, and the field."""
+    content = annotations.read(path)
+    faults = [f"{where}: {what}" for where, what in content.faults]
+    folder = find_pictures(path, list(content.images.values()))
+    for image in content.images.values():
+        faults += faults_of_picture(image, folder)
+    for index, row in enumerate(content.objects):
+        image = content.images[row["image_id"]]
+        name = index if row["id"] is None else row["id"]
+        faults += faults_of_box(row, image, f"object {name} on {image['file_name']}")
     return faults
 
 
 def faults_of_picture(image: dict, folder: Path) -> list[str]:
-    name, size = image.get("file_name"), (image.get("width"), image.get("height"))
-    if not name or not all(isinstance(side, int) for side in size):
-        return [f"image {image['id']}: no file_name, width or height"]
+    name, size = image["file_name"], (image["width"], image["height"])
     try:
         with Image.open(folder / name) as picture:
             real = ImageOps.exif_transpose(picture).size
     except FileNotFoundError:
         return [f"image {image['id']}: {folder / name} is missing"]
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return [f"image {image['id']}: {folder / name} is no picture that can be read"]
     return [] if real == size else [f"image {image['id']}: {name} has {real} pixels, the file says {size}"]
 
 
 def faults_of_box(row: dict, image: dict, where: str) -> list[str]:
-    """A box that sticks out of the image, or that is not the box around the mask."""
+    """A box that sticks out of the image, or a mask without a pixel."""
     x, y, w, h = row["bbox"]
     if x < -1 or y < -1 or x + w > image["width"] + 1 or y + h > image["height"] + 1:
         return [f"{where}: the box {row['bbox']} reaches outside the image"]

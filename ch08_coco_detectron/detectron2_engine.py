@@ -30,6 +30,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from numpy import ndarray
 from torch import Tensor, nn
 
+import annotations
 import datasets
 import evaluate
 import masks
@@ -137,7 +138,7 @@ def records(split: datasets.Split, categories: list[dict]) -> list[dict]:
             segmentation = row["segmentation"]
             if isinstance(segmentation, dict):
                 segmentation = masks.as_rle(segmentation, **size)  # Detectron2 takes no list of run lengths
-            box = {"bbox": list(datasets.clipped(row["bbox"], image)), "bbox_mode": BoxMode.XYXY_ABS}
+            box = {"bbox": list(annotations.clipped(row["bbox"], image)), "bbox_mode": BoxMode.XYXY_ABS}
             about = {"category_id": labels[row["category_id"]], "iscrowd": row["iscrowd"]}
             objects.append(box | about | {"segmentation": segmentation})
         rows.append(size | {"image": image, "image_id": image["id"], "annotations": objects})

@@ -20,9 +20,10 @@ from numpy import ndarray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+import annotations
 import masks
 import utils
-from datasets import Split, read_coco, read_json, read_scene
+from datasets import Split, read_scene
 from utils import fail, say, write_atomic
 
 FIGURES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
@@ -73,7 +74,10 @@ def coco_api(content: dict) -> COCO:
 
 def coco_eval(truth: dict, results: list[dict], kind: str) -> COCOeval:
     """pycocotools' evaluation of "box" or "mask", finished."""
-    truth = truth | {"annotations": [dict(row) for row in truth["annotations"]]}  # pycocotools writes into the rows
+    rows = [
+        row | {"id": number} for number, row in enumerate(truth["annotations"], 1)
+    ]  # it takes the id 0 for `no match`
+    truth = truth | {"annotations": rows}  # copies, as pycocotools writes into them
     api, rows = coco_api(truth), [dict(row) for row in results]
     if kind == "mask":  # with a box there, pycocotools would sort masks into small and large by the area of their boxes
         rows = [{key: value for key, value in row.items() if key != "bbox"} for row in rows]
@@ -265,11 +269,11 @@ def main(argv=None) -> None:
     parser.add_argument("--score", type=float, default=SURE, help="least score of an object in the maps (%(default)s)")
     parser.add_argument("--out", metavar="FILE", help="write the figures there as JSON")
     args = parser.parse_args(argv)
-    truth, results = read_coco(Path(args.truth)), read_json(Path(args.results))
-    if not isinstance(results, list) or not all(isinstance(row, dict) and "score" in row for row in results):
-        fail(
-            f"{args.results}: not COCO results, a list of objects with image_id, category_id, bbox, score, segmentation"
-        )
+    content = annotations.read(Path(args.truth))
+    if words := content.left_out():
+        say(f"{args.truth}: {words}")
+    truth = content.truth()
+    results = annotations.read_results(Path(args.results), truth)
     result, _ = measure(truth, results, args.score)
     print_table(result)
     if args.out:

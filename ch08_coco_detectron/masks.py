@@ -37,36 +37,90 @@ def to_rle(mask: ndarray) -> dict:
     return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
 
 
-def fault_of(segmentation: list | dict, height: int, width: int) -> str | None:
-    """What is wrong with an annotation's mask, in words, or None: a quick look at its form that draws nothing."""
+def unpack(text: str) -> list[int]:
+    """Packed counts -> the lengths of the runs. ValueError if the text is none that pycocotools could have written.
+
+    A number is written five bits a character, low bits first, from "0" on; the sixth bit says that more come. From the
+    fourth number on, it is the difference to the number two before. pycocotools itself does not look where the text ends.
+    """
+    lengths, number, bits = [], 0, 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or bits > 30:
+            raise ValueError("packed counts with a character that does not belong there")
+        number |= (code & 31) << bits
+        bits += 5
+        if code & 32:
+            continue
+        if code & 16:  # negative
+            number -= 1 << bits
+        lengths.append(number + lengths[-2] if len(lengths) > 2 else number)
+        number = bits = 0
+    if bits:
+        raise ValueError("packed counts that are cut off")
+    return lengths
+
+
+def clean(segmentation, height: int, width: int) -> tuple[list | dict | None, str | None]:
+    """Whatever stands in a file -> polygons or RLE that can be drawn, or None; and what is wrong with it, in words, or None.
+
+    One flat list is taken as one polygon. Polygons that enclose nothing are left out; the others remain.
+    """
     if isinstance(segmentation, dict):
-        counts = segmentation.get("counts")
-        if list(segmentation.get("size", ())) != [height, width]:
-            return f"an RLE of size {segmentation.get('size')} for an image of {[height, width]}"
-        if isinstance(counts, list) and (sum(counts) != height * width or min(counts) < 0):
-            return "an RLE whose runs do not add up to the image"
-        return None if counts and isinstance(counts, list | str | bytes) else "an RLE without counts"
+        fault = fault_of_rle(segmentation, height, width)
+        return (None, fault) if fault else ({"size": [height, width], "counts": segmentation["counts"]}, None)
     if not isinstance(segmentation, list) or not segmentation:
-        return "no mask"
-    for polygon in segmentation:
-        if not isinstance(polygon, list) or not polygon:
-            return "an empty polygon"
-        if len(polygon) < 6 or len(polygon) % 2:
-            return "an open polygon: less than three points, or an x without its y"
-        if not all(isinstance(number, NUMBER) and math.isfinite(number) for number in polygon):
-            return "a polygon with a coordinate that is no number"
+        return None, "no mask"
+    if all(is_number(item) for item in segmentation):
+        segmentation = [segmentation]
+    faults = [fault_of_polygon(polygon, height, width) for polygon in segmentation]
+    good = [polygon for polygon, fault in zip(segmentation, faults, strict=True) if not fault]
+    return good or None, next((fault for fault in faults if fault), None)
+
+
+def is_number(value) -> bool:
+    return isinstance(value, NUMBER) and not isinstance(value, bool)
+
+
+def fault_of_polygon(polygon, height: int, width: int) -> str | None:
+    if not isinstance(polygon, list) or not polygon:
+        return "an empty polygon"
+    if not all(is_number(number) and math.isfinite(number) for number in polygon):
+        return "a polygon with a coordinate that is no number"
+    if len(polygon) < 6 or len(polygon) % 2:
+        return "an open polygon: less than three points, or an x without its y"
+    far = max(height, width)  # pycocotools needs memory for every pixel of an outline, wherever it runs
+    if min(polygon) < -far or max(polygon) > 2 * far:
+        return "a polygon that reaches far outside the image"
+    return None
+
+
+def fault_of_rle(rle: dict, height: int, width: int) -> str | None:
+    size, counts = rle.get("size"), rle.get("counts")
+    if size != [height, width] or not all(isinstance(side, int) for side in size):
+        return f"an RLE of another size: {str(size)[:40]} for an image of {[height, width]}"
+    if isinstance(counts, str):
+        try:
+            counts = unpack(counts)
+        except ValueError as error:
+            return f"an RLE with {error}"
+    if not isinstance(counts, list) or not counts:
+        return "an RLE without counts"
+    if (
+        not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
+        or sum(counts) != height * width
+    ):
+        return "an RLE whose runs do not add up to the image"
     return None
 
 
 def as_rle(segmentation: list | dict, height: int, width: int) -> dict:
-    """Whatever a COCO annotation has -> compressed RLE. ValueError if it is none of the three forms or does not fit."""
-    if fault := fault_of(segmentation, height, width):
-        raise ValueError(fault)
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation
+    """What clean() lets through -> compressed RLE, its counts as a text that JSON can hold."""
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+        return segmentation
+    rle = coco_mask.frPyObjects(segmentation, height, width)
+    rle = coco_mask.merge(rle) if isinstance(segmentation, list) else rle
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
 def to_mask(segmentation: list | dict, height: int, width: int) -> ndarray:

@@ -8,31 +8,25 @@ The course fetches each picture from its URL; here they are read from the folder
 """
 
 import argparse
-import io
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
 
+import annotations
 import datasets
 import draw
-import masks
+import evaluate
 import utils
 from utils import fail
 
 
 def open_coco(path: Path) -> COCO:
-    """pycocotools' index of an annotation file, whose faults it would meet with a traceback."""
-    content = datasets.read_coco(path)
-    try:
-        with redirect_stdout(io.StringIO()):
-            coco = COCO()
-            coco.dataset = content
-            coco.createIndex()
-    except (KeyError, TypeError) as error:
-        fail(f"{path}: not in COCO's format ({type(error).__name__}: {error}); `datasets.py --check` says more")
-    return coco
+    """pycocotools' index of an annotation file, without what cannot be used."""
+    content = annotations.read(path)
+    if words := content.left_out():
+        print(f"{path}: {words}")
+    return evaluate.coco_api(content.truth())
 
 
 def form_of(segmentation: list | dict) -> str:
@@ -52,12 +46,10 @@ def describe(coco: COCO) -> None:
     print(f"{'id':>4} {'category':<18}{'objects':>9}{'crowds':>8}{'pictures':>10}{'median area':>13}{'small':>8}")
     for category in coco.loadCats(sorted(coco.getCatIds())):
         ours = coco.loadAnns(coco.getAnnIds(catIds=[category["id"]]))
-        areas = [row["area"] for row in ours if not row.get("iscrowd") and "area" in row]
+        areas = [row["area"] for row in ours if not row["iscrowd"]]
         middle = f"{np.median(areas):,.0f}" if areas else "-"
         small = f"{np.mean(np.array(areas) < 32**2):.0%}" if areas else "-"  # COCO's limit of a small object
-        counts = (
-            f"{len(ours):>9,}{sum(row.get('iscrowd', 0) for row in ours):>8,}{len({r['image_id'] for r in ours}):>10,}"
-        )
+        counts = f"{len(ours):>9,}{sum(row['iscrowd'] for row in ours):>8,}{len({r['image_id'] for r in ours}):>10,}"
         print(f"{category['id']:>4} {category['name']:<18}{counts}{middle:>13}{small:>8}")
 
 
@@ -84,16 +76,13 @@ def draw_images(coco: COCO, ids: list[int], names: list[str], folder: Path, out:
     chosen, pictures = coco.getCatIds(catNms=names) if names else [], []
     for image in coco.loadImgs(ids):
         try:
-            picture = datasets.read_image(folder / image["file_name"])
+            picture = datasets.read_scene(datasets.Split(folder, [], {}), image)
         except OSError as error:
             fail(f"{folder / image['file_name']}: cannot be read ({error})")
         rows = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]], catIds=chosen, iscrowd=None))
-        good = [row for row in rows if not masks.fault_of(row.get("segmentation"), *picture.shape[:2])]
-        title = f"{image['file_name']}: {len(rows)} objects" + f", {len(rows) - len(good)} without a mask" * (
-            good != rows
-        )
+        title = f"{image['file_name']}: {len(rows)} objects"
         print(title)
-        pictures.append(draw.annotate(picture, good, categories, title))
+        pictures.append(draw.annotate(picture, rows, categories, title))
     draw.save(draw.sheet(pictures, columns=4) if len(pictures) > 1 else pictures[0], out)
     print(f"wrote {out}")
 

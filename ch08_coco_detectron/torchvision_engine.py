@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 from tqdm import tqdm
 
+import annotations
 import datasets
 import evaluate
 import masks
@@ -65,7 +66,7 @@ class Scenes(Dataset):
         h, w = image["height"], image["width"]
         rows = [row for row in self.split.objects[image["id"]] if not row["iscrowd"]]
         bitmaps = [masks.to_mask(row["segmentation"], h, w) for row in rows]
-        boxes = [datasets.clipped(row["bbox"], image) for row in rows]
+        boxes = [annotations.clipped(row["bbox"], image) for row in rows]
         return {
             "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             "labels": torch.tensor([self.labels[row["category_id"]] for row in rows], dtype=torch.int64),

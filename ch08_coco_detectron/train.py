@@ -32,9 +32,7 @@ def pick_engine(name: str) -> tuple[str, ModuleType]:
             return "detectron2", detectron2_engine
         except ImportError as why:
             if name == "detectron2":
-                fail(
-                    f"--engine detectron2: it does not import here ({why}); see the README, or --engine torchvision"
-                )
+                fail(f"--engine detectron2: it does not import here ({why}); see the README, or --engine torchvision")
     import torchvision_engine
 
     return "torchvision", torchvision_engine

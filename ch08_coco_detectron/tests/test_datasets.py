@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import json
+import shutil
 import threading
 import zipfile
 from functools import partial
@@ -82,6 +83,39 @@ def test_what_there_is_no_file_for_is_held_out(coco_file):
     assert [len(three.splits[part]) for part in parts] == [30, 5, 4]
 
 
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["instances_train2017", "instances_val2017", "captions_train2017"], {"train": 0, "val": 1}),
+        (["latest_train", "contest_val"], {"train": 0, "val": 1}),
+        (["voc07_trainval", "voc07_test"], {"test": 1}),
+        (["Train", "Valid", "holdout"], {"train": 0, "val": 1}),
+        (["my-validation-set"], {"val": 0}),
+        (["train_and_test"], "speaks of more than one part"),
+        (["a_train", "b_train"], "more than one file for train"),
+        (["trainval", "retrain", "approval"], "no annotation file of a name with"),
+    ],
+)
+def test_parts_are_found_by_whole_words(tmp_path, names, found):
+    for name in names:
+        (tmp_path / f"{name}.json").touch()
+    if isinstance(found, str):
+        with pytest.raises(SystemExit, match=found):
+            datasets.find_annotations(tmp_path)
+    else:
+        paths = {part: tmp_path / f"{names[index]}.json" for part, index in found.items()}
+        assert datasets.find_annotations(tmp_path) == paths
+
+
+def test_folders_as_roboflow_writes_them(coco_file, tmp_path):
+    path = coco_file(**many(30))
+    for part in ("train", "valid", "test"):
+        place = shutil.copytree(path.parents[1] / "train", tmp_path / "export" / part)
+        shutil.copy(path, place / "_annotations.coco.json")
+    data = datasets.load(str(tmp_path / "export"), parts=("train", "val"))
+    assert [len(split) for split in data.splits.values()] == [30, 30]
+
+
 def test_categories_and_limit(coco_file):
     coco_file(**many(40))
     path = coco_file(**many(40), name="instances_val")
@@ -151,16 +185,17 @@ def test_check_names_every_fault(coco_file, capsys):
         datasets.main(["--check", str(path)])
     said = capsys.readouterr().out
     for words in (
-        "images: the id 3 is there more than once", "annotations: the id 6 is there more than once", "gone.png is missing",
-        "a.png has (41, 30) pixels, the file says (40, 30)", "object 1: unknown category 4", "object 2: unknown image 9",
-        "object 3 on a.png: the box [35, 5, 20, 5] reaches outside", "object 4 on a.png: an empty polygon",
+        "images[3]: the id 3 is there more than once", "annotations: the id 6 is there more than once", "gone.png is missing",
+        "a.png has (41, 30) pixels, the file says (40, 30)", "object 1: an unknown category: 4", "object 2: an image that the file does not list: 9",
+        "object 3 on a.png: the box [35.0, 5.0, 20.0, 5.0] reaches outside", "object 4 on a.png: an empty polygon",
         "object 5 on a.png: an open polygon", "object 7 on a.png: a box outside the image", "object 8 on a.png: a box",
-        "object 9 on a.png: an RLE whose runs", "object 11 on a.png: no box of four numbers",
+        "object 9 on a.png: an RLE whose runs", "annotations[11]: bbox: expected `array`",
     ):  # fmt: skip
         assert words in said, words
     assert "object 10" not in said
-    path = coco_file([{"file_name": "c.png", "width": 5, "height": 5}])
-    assert datasets.check(path) == ["images[0]: nothing with an id"]
+    second = {"id": 2, "file_name": "d.png", "width": 5, "height": 5}
+    path = coco_file([{"file_name": "c.png", "width": 5, "height": 5}, second])
+    assert datasets.check(path) == ["images[0]: record: object missing required field `id`"]
 
 
 def test_16_bit_grey_and_palette_pictures_are_read_as_colour(tmp_path):

@@ -58,12 +58,45 @@ def test_a_ring_becomes_two_polygons_and_a_pixel_a_square():
         ([[1, 1, 5, 5, 3]], "open polygon"),
         ([[1, 1, 5, 5, 3, float("nan")]], "no number"),
         ([[1, 1, 5, 5, 3, "x"]], "no number"),
-        ({"size": [4, 5], "counts": [20]}, "RLE of size"),
+        ([[1, 1, 5, 5, 3, 1e10]], "far outside"),
+        ([[1, 1, 5, 5, -9, 3]], "far outside"),
+        ([[True, 1, 5, 5, 3, 3]], "no number"),
+        ([1, 1, 5, 5], "open polygon"),
+        ("polygon", "no mask"),
+        ({"size": [4, 5], "counts": [20]}, "RLE of another size"),
+        ({"size": [5, 4], "counts": [-1, 21]}, "do not add up"),
+        ({"size": [5, 4], "counts": [10.0, 10.0]}, "do not add up"),
+        ({"size": [5, 4], "counts": ["20"]}, "do not add up"),
+        ({"size": [5, 4], "counts": {"0": 20}}, "without counts"),
+        ({"size": [5, 4], "counts": ""}, "without counts"),
+        ({"size": [5, 4], "counts": "4"}, "do not add up"),
+        ({"size": [5, 4], "counts": "d"}, "cut off"),
+        ({"size": [5, 4], "counts": "oooooooooo"}, "does not belong there"),
+        ({"size": [5, 4], "counts": "\u00e9"}, "does not belong there"),
+        ({"size": None, "counts": "d0"}, "RLE of another size"),
         ({"size": [5, 4], "counts": [19]}, "do not add up"),
         ({"size": [5, 4]}, "without counts"),
     ],
 )
 def test_a_mask_that_cannot_be_drawn_is_refused_in_words(segmentation, fault):
-    assert fault in masks.fault_of(segmentation, 5, 4)
-    with pytest.raises(ValueError, match=fault):
-        masks.to_mask(segmentation, 5, 4)
+    good, said = masks.clean(segmentation, 5, 4)
+    assert good is None and fault in said
+
+
+def test_packed_counts_are_unpacked_as_pycocotools_packs_them():
+    for mask in random_masks():
+        packed = masks.to_rle(mask)["counts"]
+        assert masks.unpack(packed) == masks.run_lengths(mask)
+        assert masks.clean({"size": list(mask.shape), "counts": packed}, *mask.shape)[1] is None
+        for end in range(len(packed)):
+            assert masks.clean({"size": list(mask.shape), "counts": packed[:end]}, *mask.shape)[0] is None
+    wide = np.zeros((700, 900), np.uint8)
+    wide[3:600, 5:800:7] = 1
+    assert masks.unpack(masks.to_rle(wide)["counts"]) == masks.run_lengths(wide)
+
+
+def test_polygons_that_enclose_nothing_are_left_out_and_a_flat_list_is_one_polygon():
+    square = [1, 1, 3, 1, 3, 3, 1, 3]
+    good, fault = masks.clean([[2, 2, 3, 3], square, []], 5, 4)
+    assert good == [square] and "open polygon" in fault
+    assert masks.clean(square, 5, 4) == ([square], None)
