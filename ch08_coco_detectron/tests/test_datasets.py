@@ -186,7 +186,8 @@ def test_check_names_every_fault(coco_file, capsys):
     said = capsys.readouterr().out
     for words in (
         "images[3]: the id 3 is there more than once", "annotations: the id 6 is there more than once", "gone.png is missing",
-        "a.png has (41, 30) pixels, the file says (40, 30)", "object 1: an unknown category: 4", "object 2: an image that the file does not list: 9",
+        "a.png has (41, 30) pixels, the file says (40, 30)", "object 1: an unknown category: 4",
+        "object 2: an image that the file does not list: 9",
         "object 3 on a.png: the box [35.0, 5.0, 20.0, 5.0] reaches outside", "object 4 on a.png: an empty polygon",
         "object 5 on a.png: an open polygon", "object 7 on a.png: a box outside the image", "object 8 on a.png: a box",
         "object 9 on a.png: an RLE whose runs", "annotations[11]: bbox: expected `array`",
