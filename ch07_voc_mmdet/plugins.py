@@ -161,12 +161,15 @@ class RunFolder(Hook):
         self.row = {"epoch": runner.epoch + 1, "lr": runner.optim_wrapper.get_lr()["lr"][0]}
         self.start, batches = time.perf_counter(), len(runner.train_dataloader)
         hidden = None if rank() == 0 else True
+        self.finite = torch.ones((), dtype=torch.bool)
         self.bar = tqdm(total=batches, desc=f"epoch {runner.epoch + 1}", leave=False, disable=hidden)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         self.bar.update()
+        loss = outputs["loss"].detach()
+        self.finite = self.finite.to(loss.device) & torch.isfinite(loss)  # of every step, but read only now and then
         last = batch_idx == len(runner.train_dataloader) - 1
-        if (batch_idx % 50 == 49 or last) and not math.isfinite(outputs["loss"].item()):
+        if (batch_idx % 50 == 49 or last) and not self.finite:
             epoch = runner.epoch + 1
             fail(f"the loss is not finite in epoch {epoch}: try a smaller --lr. What was saved before is untouched")
 

@@ -34,7 +34,7 @@ def clamp_between(a: Tensor, low: float, high: float) -> Tensor:
     return torch.minimum(torch.maximum(a, torch.tensor(low)), torch.tensor(high))
 
 
-def leaky_relu(a: Tensor, slope: float = 0.01) -> Tensor:
+def scale_negative(a: Tensor, slope: float = 0.01) -> Tensor:
     """`torch.where(condition, a, b)`: from a where the condition holds, from b elsewhere. (3-21)
 
     >>> a = torch.tensor([[0.1, 0.7], [0.6, 0.2]])
@@ -42,7 +42,7 @@ def leaky_relu(a: Tensor, slope: float = 0.01) -> Tensor:
     >>> torch.where(a > 0.5, a, b)
     tensor([[10.0000,  0.7000],
             [ 0.6000, 40.0000]])
-    >>> leaky_relu(torch.tensor([-2.0, 3.0]))
+    >>> scale_negative(torch.tensor([-2.0, 3.0]))
     tensor([-0.0200,  3.0000])
     """
     return torch.where(a > 0, a, slope * a)

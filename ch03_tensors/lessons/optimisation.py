@@ -125,8 +125,8 @@ class SGD(Optimizer):
     Where gradients agree, v grows up to 1 / (1 - m) times; where they turn about, they cancel. `nesterov` looks one
     step of momentum ahead.
 
-    >>> path = descend(lambda parameters: SGD(parameters, lr=0.1, momentum=0.9), steps=20)
-    >>> reference = descend(lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9), steps=20)
+    >>> path = down_the_ravine(lambda parameters: SGD(parameters, lr=0.1, momentum=0.9), steps=20)
+    >>> reference = down_the_ravine(lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9), steps=20)
     >>> (path - reference).abs().max().item() < 1e-10
     True
     """
@@ -147,8 +147,8 @@ class SGD(Optimizer):
 class RMSprop(Optimizer):
     """A step size for each parameter: lr over the running root mean square of its gradient. Hinton, 2012. (5-13)
 
-    >>> path = descend(lambda parameters: RMSprop(parameters, lr=0.05), steps=20)
-    >>> reference = descend(lambda parameters: torch.optim.RMSprop(parameters, lr=0.05), steps=20)
+    >>> path = down_the_ravine(lambda parameters: RMSprop(parameters, lr=0.05), steps=20)
+    >>> reference = down_the_ravine(lambda parameters: torch.optim.RMSprop(parameters, lr=0.05), steps=20)
     >>> (path - reference).abs().max().item() < 1e-10
     True
     """
@@ -170,8 +170,8 @@ class Adam(Optimizer):
     m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
     With t = 1 the correction makes the first step lr * sign(g), whatever the gradient's size.
 
-    >>> path = descend(lambda parameters: Adam(parameters, lr=0.1), steps=20)
-    >>> reference = descend(lambda parameters: torch.optim.Adam(parameters, lr=0.1), steps=20)
+    >>> path = down_the_ravine(lambda parameters: Adam(parameters, lr=0.1), steps=20)
+    >>> reference = down_the_ravine(lambda parameters: torch.optim.Adam(parameters, lr=0.1), steps=20)
     >>> (path - reference).abs().max().item() < 1e-10
     True
     >>> path[0] - path[1]
@@ -203,7 +203,7 @@ def ravine(p: Tensor) -> Tensor:
     return 0.5 * (p[..., 0] ** 2 + 20 * p[..., 1] ** 2)
 
 
-def descend(make_optimizer, steps: int, start: tuple[float, float] = (-4.0, 1.0)) -> Tensor:
+def down_the_ravine(make_optimizer, steps: int, start: tuple[float, float] = (-4.0, 1.0)) -> Tensor:
     """The path of an optimizer down the ravine, `-> (steps + 1, 2)` float64. (5-13)
 
     Each with a learning rate chosen by hand for this valley, so that this is no ranking.
@@ -215,7 +215,7 @@ def descend(make_optimizer, steps: int, start: tuple[float, float] = (-4.0, 1.0)
     ...     "adam": lambda parameters: Adam(parameters, lr=0.4),
     ... }
     >>> for name, make in makers.items():
-    ...     print(f"{name:<9} loss after 40 steps {ravine(descend(make, 40)[-1]):.5f}")
+    ...     print(f"{name:<9} loss after 40 steps {ravine(down_the_ravine(make, 40)[-1]):.5f}")
     sgd       loss after 40 steps 0.00423
     momentum  loss after 40 steps 0.00115
     rmsprop   loss after 40 steps 0.00000
@@ -330,7 +330,7 @@ def pictures(folder: Path) -> list[Path]:
     figure = Figure(figsize=(9, 5), layout="constrained")
     for axis, (name, make) in zip(figure.subplots(2, 2).flat, makers.items(), strict=True):
         axis.contour(x, y, ravine(torch.stack([x, y], dim=-1)), levels=20, linewidths=0.6)
-        axis.plot(*descend(make, 40).T, marker=".", color="crimson")
+        axis.plot(*down_the_ravine(make, 40).T, marker=".", color="crimson")
         axis.set(title=name)
     figure.savefig(folder / "optimisation_paths.png", dpi=110)
     return [folder / "optimisation_paths.png"]

@@ -13,6 +13,10 @@ import pytest
 CHAPTER = Path(__file__).parents[1]
 sys.path.insert(0, str(CHAPTER))
 
+import operators  # noqa: E402
+
+operators.provide()  # before any test file imports mmdet
+
 
 def pytest_configure(config):
     """mmdet and mmengine's own warnings, which nobody here can mend."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
@@ -230,6 +231,19 @@ def test_half_a_configuration_is_refused(scenes, tmp_path):
     (tmp_path / "half.py").write_text("model = dict(type='FCOS')\n")
     with pytest.raises(SystemExit, match="not the whole configuration of a detector"):
         train.main(["--data", str(scenes), "--config", str(tmp_path / "half.py"), "--device", "cpu"])
+
+
+def test_one_loss_among_many_that_is_no_number_is_noticed(monkeypatch):
+    """Not only at every fiftieth step, when it is looked at."""
+    monkeypatch.setattr(plugins.tqdm, "update", lambda bar: None)
+    rates = types.SimpleNamespace(get_lr=lambda: {"lr": [0.1]})
+    runner = types.SimpleNamespace(epoch=0, train_dataloader=[0] * 6, optim_wrapper=rates)
+    hook = plugins.RunFolder()
+    hook.before_train_epoch(runner)
+    for step, loss in enumerate([1.0, float("nan"), 1.0, 1.0, 1.0]):
+        hook.after_train_iter(runner, step, outputs={"loss": torch.tensor(loss)})
+    with pytest.raises(SystemExit, match="the loss is not finite in epoch 1"):
+        hook.after_train_iter(runner, 5, outputs={"loss": torch.tensor(1.0)})
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(scenes, tmp_path):
