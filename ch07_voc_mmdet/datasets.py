@@ -66,7 +66,9 @@ class Data:
         return [item for part in name.split("+") for item in self.parts[part]]
 
     def annotations(self, name: str) -> Iterator[Annotation]:
-        """The annotations of a part. One that cannot be used ends the program: `--check` then names all of them."""
+        """The annotations of a part, without boxes that have no part in their picture. An annotation that cannot be read ends
+        the program: `--check` then names all of them."""
+        lost = 0
         for folder, image_id in self.part(name):
             try:
                 annotation = voc.read_annotation(folder, image_id)
@@ -75,7 +77,12 @@ class Data:
                     raise ValueError(f"{voc.xml_path(folder, image_id)}: {min(unknown)!r} is none of the classes")
             except ValueError as fault:
                 fail(f"{fault}; `python datasets.py --data {self.name} --check` names every fault")
+            usable = [thing for thing in annotation.things if voc.is_usable(thing, annotation)]
+            lost += len(annotation.things) - len(usable)
+            annotation.things = usable
             yield annotation
+        if lost:
+            say(f"{self.name}: left out {lost} boxes of {name} that are empty or outside their picture; see --check")
 
 
 def load(name: str, root: str = "data") -> Data:
@@ -219,7 +226,7 @@ def load_folder(folder: Path) -> Data:
 def read_classes(folder: Path, parts: dict) -> tuple[str, ...]:
     listed = folder / "classes.txt"
     if listed.exists():
-        names = [line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in utils.read_text(listed).split("\n") if line.strip()]
     else:
         pictures = [item for part in parts.values() for item in part]
         names = sorted({name for _, image_id in pictures for name in voc.names_in(folder, image_id)})

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +154,10 @@ def to_coco_results(annotations: list[Annotation], detections: Detections) -> li
 def from_coco_results(annotations: list[Annotation], rows: list[dict]) -> Detections:
     """The reverse of to_coco_results()."""
     found = {i + 1: [] for i in range(len(annotations))}
-    for row in rows:
+    for index, row in enumerate(rows):
         left, top, width, height = row["bbox"]
+        if not all(map(math.isfinite, (left, top, width, height, row["score"]))):
+            raise ValueError(f"record {index}: a bbox or score that is not finite")
         found[row["image_id"]].append((left, top, left + width, top + height, row["score"], row["category_id"] - 1))
     arrays = {i: np.array(rows, float).reshape(-1, 6) for i, rows in found.items()}
     items = ((annotation.id, arrays[i + 1]) for i, annotation in enumerate(annotations))
@@ -183,6 +186,8 @@ def error_breakdown(annotations: list[Annotation], detections: Detections, class
             verdicts = match(boxes[theirs], truth[ours], difficult[ours], 0.5)
             counts["right"] += int((verdicts == 1).sum())
             for i in theirs[verdicts == 0]:
+                if (overlaps[i, difficult] >= 0.5).any():
+                    continue
                 counts[kind_of_error(overlaps[i], names == label)] += 1
             right = theirs[verdicts == 1]
             if len(right):

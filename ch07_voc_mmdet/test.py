@@ -262,11 +262,8 @@ def read_frames(source: Path | int, count: int | None) -> Iterator[tuple[np.ndar
     """-> the frames of a video or a camera, each with the frames a second that the source states."""
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     if not capture.isOpened():
-        fail(
-            f"camera {source}: cannot be opened"
-            if isinstance(source, int)
-            else f"{source}: not a video that can be read"
-        )
+        camera = isinstance(source, int)
+        raise OSError(f"camera {source}: cannot be opened" if camera else f"{source}: not a video that can be read")
     rate, seen = capture.get(cv2.CAP_PROP_FPS) or 25.0, 0
     try:
         while seen != count:
@@ -279,9 +276,8 @@ def read_frames(source: Path | int, count: int | None) -> Iterator[tuple[np.ndar
         capture.release()
 
 
-def watch(source: Path | int, detect, classes: list[str], args: argparse.Namespace, out: Path) -> list[list[dict]]:
-    """Draws the boxes on each frame into a new video -> what was found, a list a frame. Ctrl-C ends it properly."""
-    target = out / f"{f'camera{source}' if isinstance(source, int) else source.stem}-detections.mp4"
+def watch(source: Path | int, detect, classes: list[str], args: argparse.Namespace, target: Path) -> list[list[dict]]:
+    """Draws the boxes on each frame into the new video `target` -> what was found, a list a frame. Ctrl-C ends it properly."""
     writer, rows = None, []
     try:
         for frame, rate in tqdm(read_frames(source, args.frames), unit="frame", disable=None):
@@ -297,7 +293,7 @@ def watch(source: Path | int, detect, classes: list[str], args: argparse.Namespa
         if writer:
             writer.release()
     if not rows:
-        fail(f"{source}: no frame in it")
+        raise OSError(f"{source}: no frame in it")
     print(f"{source}: {len(rows)} frames, {sum(map(len, rows))} boxes; wrote {target}")
     return rows
 
@@ -325,10 +321,11 @@ def predict(
     results, bad = {}, []
     files = find_files(args.files)
     for file in files:
-        if file.suffix.lower() in VIDEO_TYPES:
-            results[str(file)] = watch(file, detect, classes, args, out)
-            continue
         try:
+            if file.suffix.lower() in VIDEO_TYPES:
+                target = out / f"{len(results) + 1:04d}-{file.stem}-detections.mp4"
+                results[str(file)] = watch(file, detect, classes, args, target)
+                continue
             picture = read_picture(file)
         except OSError as error:
             bad.append(file)
@@ -339,7 +336,11 @@ def predict(
         print(f"{file}: " + (", ".join(f"{row['class']} {row['score']:.2f}" for row in rows) or "nothing"))
         voc.save_picture(draw(picture, found, classes, args.score), out / f"{len(results):04d}-{file.stem}.jpg")
     if args.camera is not None:
-        results[f"camera {args.camera}"] = watch(args.camera, detect, classes, args, out)
+        try:
+            target = out / f"camera{args.camera}-detections.mp4"
+            results[f"camera {args.camera}"] = watch(args.camera, detect, classes, args, target)
+        except OSError as error:
+            fail(error)
     utils.write_atomic(out / "predictions.json", json.dumps(results, indent=1))
     print(f"wrote {out}: predictions.json, and what was looked at with its boxes")
     if bad:

@@ -9,18 +9,25 @@ VOC counts pixels from 1 and its boxes include the last one. Here a box is (left
 coordinates, the picture going from 0 to its width: left = xmin - 1, right = xmax. So its width is right - left.
 """
 
+import filecmp
 import io
+import itertools
+import math
+import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
+import utils
 from utils import fail, write_atomic
 
-IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
+IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_TYPES += tuple(suffix.upper() for suffix in IMAGE_TYPES)
 
 
 @dataclass
@@ -50,18 +57,19 @@ class Annotation:
 
 def read_list(folder: Path, part: str) -> list[tuple[Path, str]]:
     """-> (folder, ID) for each line of ImageSets/Main/`part`.txt."""
-    try:
-        lines = (folder / "ImageSets" / "Main" / f"{part}.txt").read_text("utf-8").splitlines()
-    except OSError:
-        fail(f"{folder / 'ImageSets' / 'Main' / part}.txt: no such list")
-    return [(folder, line.split()[0]) for line in lines if line.strip()]
+    path = folder / "ImageSets" / "Main" / f"{part}.txt"
+    if not path.is_file():
+        fail(f"{path}: no such list")
+    lines = [line.strip() for line in utils.read_text(path).split("\n") if line.strip()]
+    # an ID may have blanks in it; VOC's lists of one class have a second column
+    return [(folder, line if xml_path(folder, line).exists() else line.split()[0]) for line in lines]
 
 
 def names_in(folder: Path, image_id: str) -> list[str]:
     """The class names in an annotation; none if it is broken, which reading it in earnest will report."""
     try:
-        return [name.text.strip() for name in ElementTree.parse(xml_path(folder, image_id)).findall("object/name")]
-    except (OSError, ElementTree.ParseError, AttributeError):
+        return [name.text.strip() for name in parse(xml_path(folder, image_id)).findall("object/name")]
+    except (ValueError, AttributeError):
         return []
 
 
@@ -69,15 +77,32 @@ def xml_path(folder: Path, image_id: str) -> Path:
     return folder / "Annotations" / f"{image_id}.xml"
 
 
+def parse(path: Path) -> ElementTree.Element:
+    """-> the root of an XML file, its names without a namespace. ValueError, in one line, if it cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: listed, but there is no such file") from error
+    try:
+        root = ElementTree.fromstring(data)
+    except (
+        ValueError,
+        LookupError,
+        ElementTree.ParseError,
+    ) as error:  # the parser knows few encodings: GBK is none of them
+        try:
+            root = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", utils.read_text(path), count=1))
+        except (SystemExit, ValueError, ElementTree.ParseError):
+            raise ValueError(f"{path}: not well-formed XML ({error})") from error
+    for node in root.iter():
+        node.tag = node.tag.rpartition("}")[2]
+    return root
+
+
 def read_annotation(folder: Path, image_id: str) -> Annotation:
     """-> what ID.xml says. Raises ValueError, with the file and the fault in one line, if it cannot be understood."""
     path = xml_path(folder, image_id)
-    try:
-        root = ElementTree.parse(path).getroot()
-    except OSError as error:
-        raise ValueError(f"{path}: listed, but there is no such file") from error
-    except ElementTree.ParseError as error:
-        raise ValueError(f"{path}: not well-formed XML ({error})") from error
+    root = parse(path)
     image = find_image(folder, image_id)
     if image is None:
         raise ValueError(f"{path}: its picture {folder / 'JPEGImages' / image_id}.jpg is missing")
@@ -87,8 +112,7 @@ def read_annotation(folder: Path, image_id: str) -> Annotation:
         width, height = 0, 0
     if min(width, height) < 1:  # some tools leave it out or write 0
         try:
-            with Image.open(image) as picture:
-                width, height = picture.size
+            width, height = open_upright(image).size
         except OSError as error:
             raise ValueError(f"{image}: not a picture that can be read") from error
     return Annotation(image_id, image, width, height, [read_thing(path, node) for node in root.iter("object")])
@@ -102,10 +126,27 @@ def read_thing(path: Path, node: ElementTree.Element) -> Thing:
         xmin, ymin, xmax, ymax = (
             float(node.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
         )
+        if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))):
+            raise ValueError("not finite")
     except ValueError as error:
         raise ValueError(f"{path}: the {name} has no bndbox of four numbers") from error
     flags = {flag: node.findtext(flag, "0").strip() == "1" for flag in ("difficult", "truncated", "occluded")}
     return Thing(name, (xmin - 1, ymin - 1, xmax, ymax), **flags)
+
+
+def is_usable(thing: Thing, annotation: Annotation) -> bool:
+    """Whether a part of its box lies in the picture; an empty box, or one that lies outside, can neither train nor be found."""
+    left, top, right, bottom = thing.box
+    return min(right, annotation.width) > max(left, 0) and min(bottom, annotation.height) > max(top, 0)
+
+
+def open_upright(path: Path) -> Image.Image:
+    """The picture as it is looked at: cameras store beside the pixels which way is up. OSError if it is none."""
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture)
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for odd files
+        raise OSError(error) from error
 
 
 def find_image(folder: Path, image_id: str) -> Path | None:
@@ -117,10 +158,8 @@ def faults_of(annotation: Annotation, path: Path, classes: tuple[str, ...]) -> l
     """What is wrong with an annotation that can be read: its picture, its classes, its boxes."""
     faults = []
     try:
-        with Image.open(annotation.image) as picture:
-            picture.load()
-            size = picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        size = open_upright(annotation.image).size
+    except OSError:
         return [f"{annotation.image}: not a picture that can be read"]
     if size != (annotation.width, annotation.height):
         stated = f"{annotation.width} x {annotation.height}"
@@ -130,7 +169,7 @@ def faults_of(annotation: Annotation, path: Path, classes: tuple[str, ...]) -> l
         shown = f"({left + 1:g}, {top + 1:g}, {right:g}, {bottom:g})"
         if thing.name not in classes:
             faults.append(f"{path}: {thing.name!r} is none of the classes: {', '.join(classes)}")
-        if not (right > left and bottom > top):  # so that nan is caught too
+        if not (right > left and bottom > top):
             faults.append(f"{path}: the box {shown} of the {thing.name} is empty")
         elif left < 0 or top < 0 or right > size[0] or bottom > size[1]:
             faults.append(
@@ -148,9 +187,9 @@ def write_picture(folder: Path, image_id: str, picture: Image.Image | Path, thin
         (folder / name).mkdir(parents=True, exist_ok=True)
     if isinstance(picture, Path):
         target = folder / "JPEGImages" / f"{image_id}{picture.suffix}"
-        shutil.copyfile(picture, target)
-        with Image.open(picture) as opened:
-            size = opened.size
+        if not (target.exists() and target.samefile(picture)):  # it may be in its place already
+            shutil.copyfile(picture, target)
+        size = open_upright(picture).size
     else:
         target = folder / "JPEGImages" / f"{image_id}.jpg"
         picture.save(target, quality=92)
@@ -211,18 +250,41 @@ def from_coco(coco: dict, images: Path, folder: Path, part: str) -> int:
     for row in coco["annotations"]:
         left, top, width, height = row["bbox"]
         flags = {flag: bool(row.get(flag, 0)) for flag in ("truncated", "occluded")}
-        thing = Thing(names[row["category_id"]], (left, top, left + width, top + height), bool(row["iscrowd"]), **flags)
+        thing = Thing(
+            names[row["category_id"]], (left, top, left + width, top + height), bool(row.get("iscrowd", 0)), **flags
+        )
         things[row["image_id"]].append(thing)
     ids = []
+    others = [path.stem for path in (folder / "ImageSets" / "Main").glob("*.txt") if path.stem != part]
+    taken = {image_id for other in others for _, image_id in read_list(folder, other)}
     for image in tqdm(coco["images"], desc=f"writing {part}", disable=None, leave=False):
-        path = images / image["file_name"]
-        if not path.resolve().is_relative_to(images.resolve()) or not path.is_file():
+        path = Path(os.path.normpath(images / image["file_name"].replace("\\", "/")))
+        if not path.is_relative_to(os.path.normpath(images)) or not path.is_file():
             fail(f"{path}: named in the COCO file, but there is no such picture")
-        ids.append(path.stem)
-        write_picture(folder, path.stem, path, things[image["id"]])
+        if path.suffix not in IMAGE_TYPES:
+            fail(
+                f"{path}: pictures of this kind are not read; there are: {', '.join(IMAGE_TYPES[: len(IMAGE_TYPES) // 2])}"
+            )
+        ids.append(free_id(folder, path, taken))
+        taken.add(ids[-1])
+        write_picture(folder, ids[-1], path, things[image["id"]])
     write_list(folder, part, ids)
-    write_atomic(folder / "classes.txt", "".join(f"{names[i]}\n" for i in sorted(names)))
+    listed = folder / "classes.txt"
+    known = [line.strip() for line in utils.read_text(listed).split("\n") if line.strip()] if listed.exists() else []
+    write_atomic(listed, "".join(f"{name}\n" for name in dict.fromkeys([*known, *(names[i] for i in sorted(names))])))
     return len(ids)
+
+
+def free_id(folder: Path, picture: Path, taken: set[str]) -> str:
+    """An ID for a picture that no other one in `folder` has: its name without the suffix, or that with -2, -3, ...
+
+    A picture that is there already (by its content) keeps its ID, unless that is `taken`.
+    """
+    for number in itertools.count(1):
+        image_id = picture.stem if number == 1 else f"{picture.stem}-{number}"
+        there = find_image(folder, image_id)
+        if image_id not in taken and (there is None or filecmp.cmp(there, picture, shallow=False)):
+            return image_id
 
 
 # ---- pictures with boxes ----------------------------------------------------------------------------------------------
@@ -254,8 +316,7 @@ def draw_truth(annotation: Annotation, classes: tuple[str, ...]) -> Image.Image:
     marks = [("(d)" * thing.difficult) + ("(t)" * thing.truncated) for thing in annotation.things]
     words = [f"{thing.name}{mark}" for thing, mark in zip(annotation.things, marks, strict=True)]
     colours = [colour_of(classes.index(thing.name)) for thing in annotation.things]
-    with Image.open(annotation.image) as picture:
-        return draw_boxes(picture, [thing.box for thing in annotation.things], words, colours)
+    return draw_boxes(open_upright(annotation.image), [thing.box for thing in annotation.things], words, colours)
 
 
 def contact_sheet(pictures: list[Image.Image], columns: int = 4, width: int = 320) -> Image.Image:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import datasets
 import sample
+import test as tester
 import utils
 import voc
 from voc import Thing
@@ -72,7 +73,7 @@ def test_a_voc_annotation_is_read_as_it_is_meant(own_scenes):
         (lambda x: (x.parents[1] / "JPEGImages" / "train0000.jpg").write_text("hello"), r"not a picture that can be read"),
         (lambda x: add(x, "cat", 1, 1, 5, 5), r"'cat' is none of the classes: balloon, boat"),
         (lambda x: add(x, "car", 9, 1, 5, 5), r"the box \(9, 1, 5, 5\) of the car is empty"),
-        (lambda x: add(x, "car", 9, 1, "nan", 5), r"the box \(9, 1, nan, 5\) of the car is empty"),
+        (lambda x: add(x, "car", 9, 1, "nan", 5), r"the car has no bndbox of four numbers"),
         (lambda x: add(x, "car", 100, 100, 161, 128), r"\(100, 100, 161, 128\) of the car reaches out of the 160 x 128"),
         (lambda x: add(x, "car", 0, 100, 50, 128), r"\(0, 100, 50, 128\) of the car reaches out of"),
         (lambda x: add(x, "car", "left", 1, 5, 5), r"the car has no bndbox of four numbers"),
@@ -115,6 +116,122 @@ def test_voc_to_coco_and_back_is_the_same(own_scenes, tmp_path):
         assert [a.id for a in first] == [a.id for a in second]
         assert [a.things for a in first] == [a.things for a in second]
         assert all(a.image.read_bytes() == b.image.read_bytes() for a, b in zip(first, second, strict=True))
+
+
+def boxes_on(names, width=40, height=30):
+    """A COCO file of boxes: one picture a name, on each a box whose left is the picture's number."""
+    images = [{"id": i, "file_name": name, "width": width, "height": height} for i, name in enumerate(names)]
+    rows = [{"id": i, "image_id": i, "category_id": 1, "bbox": [i, 2, 5, 6]} for i in range(len(names))]  # no iscrowd
+    return {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "cat"}]}
+
+
+def convert(tmp_path, coco, part="train"):
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    words = ["--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "out"), "--part", part]
+    datasets.main(["--from-coco", str(tmp_path / "coco.json"), *words])
+
+
+def lefts(tmp_path, part):
+    """The left side of the one box on each picture of a part."""
+    things = (voc.read_annotation(*item).things for item in voc.read_list(tmp_path / "out", part))
+    return [thing.box[0] for (thing,) in things]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path, same):
+    """In two folders, with two suffixes, in two parts; whether their pixels differ or not."""
+    names = ["a/frame_0.jpg", "b/frame_0.jpg", "b/frame_0.png", "c d/two words.webp"]
+    for shade, name in enumerate(names):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (40, 30), 0 if same else 60 * shade).save(tmp_path / "pictures" / name)
+    convert(tmp_path, boxes_on(names))
+    convert(tmp_path, boxes_on(names[:2]) | {"categories": [{"id": 1, "name": "dog"}]}, "val")
+    assert lefts(tmp_path, "train") == [0, 1, 2, 3] and lefts(tmp_path, "val") == [0, 1]
+    ids = [image_id for part in ("train", "val") for _, image_id in voc.read_list(tmp_path / "out", part)]
+    assert len(set(ids)) == 6 and "two words" in ids
+    assert (tmp_path / "out" / "classes.txt").read_text() == "cat\ndog\n"
+    convert(tmp_path, boxes_on(names))  # once more: the same pictures keep their IDs
+    assert [image_id for _, image_id in voc.read_list(tmp_path / "out", "train")] == ids[:4]
+
+
+def test_linked_pictures_and_pictures_in_their_place_are_converted(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "JPEGImages").mkdir(parents=True)
+    Image.new("L", (40, 30)).save(tmp_path / "elsewhere" / "1.jpg")
+    Image.new("L", (40, 30), 9).save(tmp_path / "out" / "JPEGImages" / "2.jpg")
+    (tmp_path / "pictures").symlink_to(tmp_path / "out" / "JPEGImages")
+    (tmp_path / "pictures" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    convert(tmp_path, boxes_on(["1.jpg", "2.jpg"]))
+    assert lefts(tmp_path, "train") == [0, 1]
+    assert len(list((tmp_path / "out" / "JPEGImages").iterdir())) == 2
+
+
+def test_pictures_are_looked_at_upright_everywhere(own_scenes, tmp_path):
+    """A camera stored it lying; its annotation, made while looking at it, has the upright size."""
+    picture = own_scenes / "JPEGImages" / "train0000.jpg"
+    lying = Image.new("RGB", (80, 60), "red")
+    exif = lying.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    lying.save(picture, exif=exif)
+    path = voc.xml_path(own_scenes, "train0000")
+    path.write_text(voc.to_xml("train0000.jpg", (60, 80), [voc.Thing("car", (5, 5, 20, 70))]))
+    data = datasets.load(str(own_scenes))
+    assert datasets.check(data) == []
+    annotation = voc.read_annotation(own_scenes, "train0000")
+    assert voc.draw_truth(annotation, data.classes).size == (60, 80)
+    assert tester.read_picture(picture).shape == (80, 60, 3)
+    path.write_text(path.read_text().replace("<width>60</width>", "<width>0</width>"))
+    assert voc.read_annotation(own_scenes, "train0000").width == 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("<annotation>", '<annotation xmlns="http://example.org/voc">').encode(),
+        lambda text: b'<?xml version="1.0" encoding="GBK"?>\n' + text.replace("car", "汽车").encode("gbk"),
+        lambda text: b'<?xml version="1.0" encoding="gb2312"?>\n' + text.replace("car", "汽车").encode("gb2312"),
+        lambda text: '<?xml version="1.0" encoding="utf-8"?>\n'.encode("utf-8-sig") + text.encode(),
+        lambda text: text.replace("car", "汽车").encode("utf-16"),
+    ],
+    ids=["namespace", "GBK", "gb2312", "byte-order mark", "UTF-16"],
+)
+def test_xml_as_tools_write_it(own_scenes, change):
+    path = voc.xml_path(own_scenes, "train0001")
+    size = voc.read_annotation(own_scenes, "train0001")
+    text = voc.to_xml("train0001.jpg", (size.width, size.height), [voc.Thing("car", (5, 5, 20, 30))])
+    path.write_bytes(change(text))
+    (thing,) = voc.read_annotation(own_scenes, "train0001").things
+    assert thing.name in ("car", "汽车") and thing.box == (5, 5, 20, 30)
+    assert thing.name in datasets.load(str(own_scenes)).classes
+
+
+def test_lists_and_classes_as_tools_write_them(own_scenes):
+    lists = own_scenes / "ImageSets" / "Main"
+    for folder, suffix in (("Annotations", ".xml"), ("JPEGImages", ".jpg")):
+        (own_scenes / folder / f"train0000{suffix}").rename(own_scenes / folder / f"my 照片 1{suffix}")
+    (lists / "train.txt").write_bytes("my 照片 1\r\ntrain0001  1\r\n\r\n".encode("gbk"))
+    (own_scenes / "classes.txt").write_bytes("balloon\r\nboat\ncar\nhouse\ntree\n汽车\n".encode("gbk"))
+    data = datasets.load(str(own_scenes))
+    assert [image_id for _, image_id in data.part("train")] == ["my 照片 1", "train0001"]
+    assert data.classes[-1] == "汽车" and len(list(data.annotations("train"))) == 2
+
+
+def test_empty_boxes_and_boxes_outside_are_left_out_and_counted(own_scenes, capsys):
+    before = len(list(datasets.load(str(own_scenes)).annotations("train"))[2].things)
+    path = voc.xml_path(own_scenes, "train0002")
+    for box in ((9, 9, 8, 12), (9, 9, 12, 8), (-50, 5, -3, 9), (5000, 5, 5010, 9)):
+        add(path, "car", *box)
+    things = list(datasets.load(str(own_scenes)).annotations("train"))[2].things
+    assert len(things) == before and "left out 4 boxes of train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+def test_a_box_that_is_no_number_is_a_fault(own_scenes, number):
+    add(voc.xml_path(own_scenes, "train0002"), "car", 5, 5, number, 9)
+    data = datasets.load(str(own_scenes))
+    assert any("train0002.xml: the car has no bndbox of four numbers" in fault for fault in datasets.check(data))
+    with pytest.raises(SystemExit, match="the car has no bndbox"):
+        list(data.annotations("train"))
 
 
 def test_a_coco_file_may_not_reach_out_of_its_folder(own_scenes, tmp_path):

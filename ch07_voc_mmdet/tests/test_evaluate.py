@@ -160,6 +160,22 @@ def test_each_kind_of_error_is_called_by_its_name():
     assert errors == expected
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_detections_that_are_no_numbers_are_refused(noisy, number, tmp_path):
+    _, annotations, _ = noisy
+    row = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.5}
+    for bad in (row | {"score": number}, row | {"bbox": [1, 2, number, 4]}):
+        with pytest.raises(ValueError, match="record 1: a bbox or score that is not finite"):
+            evaluate.from_coco_results(annotations, [row, bad])
+
+
+def test_what_lies_on_a_difficult_thing_of_another_class_is_no_error():
+    image = Annotation("a", Path("a.jpg"), 100, 100, [Thing("cat", (10, 10, 50, 50), difficult=True)])
+    found = {"a": (np.array([[10.0, 10, 50, 50], [60, 60, 90, 90]]), np.array([0.9, 0.8]), np.array([1, 1]))}
+    counts = evaluate.error_breakdown([image], found, ("cat", "dog"))
+    assert counts == {"right": 0, "class": 0, "localisation": 0, "duplicate": 0, "background": 1, "missed": 0}
+
+
 def test_nothing_found_is_zero_and_stored_detections_come_back(noisy):
     classes, annotations, detections = noisy
     nothing = evaluate.figures(annotations, {}, classes)

@@ -1,6 +1,7 @@
 """test.py: it measures what it says, draws on pictures and videos, and refuses what it cannot use."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -95,11 +96,19 @@ def test_draws_on_a_video_frame_by_frame(run, scenes, tmp_path, capsys):
     words = ["--run", str(run), "--score", "0.05", "--out", str(tmp_path), "--device", "cpu"]
     tester.main([str(clip), "--frames", "4", *words])
     frames = json.loads((tmp_path / "predictions" / "predictions.json").read_text("utf-8"))[str(clip)]
-    drawn = list(tester.read_frames(tmp_path / "predictions" / "clip-detections.mp4", None))
+    drawn = list(tester.read_frames(tmp_path / "predictions" / "0001-clip-detections.mp4", None))
     assert len(frames) == len(drawn) == 4 and drawn[0][0].shape == (128, 160, 3) and drawn[0][1] == 10
     (tmp_path / "fake.mp4").write_text("no video")
-    with pytest.raises(SystemExit, match="fake.mp4: not a video that can be read"):
-        tester.main([str(tmp_path / "fake.mp4"), *words])
+    (tmp_path / "other").mkdir()
+    shutil.copy(clip, tmp_path / "other" / "clip.mp4")
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="1 of 3 files could not be read, the first being .*fake.mp4"):
+        tester.main(
+            [str(clip), str(tmp_path / "fake.mp4"), str(tmp_path / "other" / "clip.mp4"), "--frames", "1", *words]
+        )
+    assert "fake.mp4: not a video that can be read" in capsys.readouterr().out
+    answers = json.loads((tmp_path / "predictions" / "predictions.json").read_text("utf-8"))
+    assert len(answers) == 2 and (tmp_path / "predictions" / "0002-clip-detections.mp4").exists()
     with pytest.raises(SystemExit, match="camera 97: cannot be opened"):
         tester.main(["--camera", "97", *words])
 
