@@ -106,10 +106,8 @@ def fault_of_rle(rle: dict, height: int, width: int) -> str | None:
             return f"an RLE with {error}"
     if not isinstance(counts, list) or not counts:
         return "an RLE without counts"
-    if (
-        not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
-        or sum(counts) != height * width
-    ):
+    lengths = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
+    if not lengths or sum(counts) != height * width:
         return "an RLE whose runs do not add up to the image"
     return None
 

@@ -138,6 +138,17 @@ def test_perfect_predictions_score_one_whatever_the_annotations_ids(coco_file, t
     assert result["mask"]["AP"] == pytest.approx(1)
 
 
+def test_truth_numbers_objects_from_one(coco_file):
+    rows = annotations.read(coco_file(**some())).truth()["annotations"]
+    assert [row["id"] for row in rows] == list(range(1, 9))
+
+
+def test_boxes_are_clipped_on_all_four_sides():
+    image = {"width": 40, "height": 30}
+    assert annotations.clipped([-3, -2, 100, 90], image) == (0, 0, 40, 30)
+    assert annotations.clipped([5, 6, 7, 8], image) == (5, 6, 12, 14)
+
+
 def test_numbers_as_text_and_windows_paths_are_read(coco_file):
     content = some()
     for row in content["annotations"]:

@@ -131,6 +131,24 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
     assert result["PQ"] < 1, "most of this one lies beside the crowd"
 
 
+def test_an_object_that_keeps_no_more_than_half_of_its_pixels_is_dropped():
+    labels, front = {3: 1, 7: 2}, found((0, 0, 10, 10), 0.9)
+    for width, kept in ((21, [0, 1, 1]), (20, [0, 1])):  # 110 of 210 pixels are left, or 100 of 200
+        assert evaluate.merge([found((0, 0, width, 10), 0.6), front], labels, 30, 40)[1] == kept
+
+
+def test_an_object_of_another_category_is_not_found():
+    result, _ = evaluate.measure(truth_of([thing(1, box=(5, 5, 10, 8))]), [found((5, 5, 10, 8), category_id=7)])
+    assert result["PQ"] == 0 and result["mask"]["AP"] == 0
+
+
+def test_small_objects_lie_in_front():
+    truth = truth_of([thing(1, box=(12, 12, 4, 4)), thing(2, category_id=7, box=(10, 10, 20, 15))])
+    labels = {3: 1, 7: 2}
+    painted, kinds = evaluate.paint(evaluate.by_size(truth["annotations"]), labels, 30, 40)
+    assert kinds[painted[13, 13]] == 1 and kinds[painted[20, 25]] == 2
+
+
 def test_a_one_pixel_object_can_be_found():
     truth = truth_of([thing(1, box=(7, 9, 1, 1))])
     result, _ = evaluate.measure(truth, [found((7, 9, 1, 1))])

@@ -150,6 +150,14 @@ def test_odd_pictures_are_trained_on(coco_file, kind):
     assert np.isfinite(step_on(alone, categories)) and np.isfinite(step_on(split, categories))
 
 
+def test_crowds_are_no_training_objects(coco_file):
+    _, split = datasets.read_annotations(coco_file(annotations=[thing(1), thing(2, box=(20, 5, 9, 9), iscrowd=1)]))
+    _, target = engine.Scenes(split, [{"id": 3, "name": "cat"}], flip=False, seed=0)[0]
+    assert (
+        target["boxes"].tolist() == [[5, 5, 15, 13]] and target["labels"].tolist() == [1] and len(target["masks"]) == 1
+    )
+
+
 def test_a_mirrored_picture_keeps_its_masks_inside_its_boxes(scenes):
     data = datasets.load(str(scenes), parts=("train",))
     ours = engine.Scenes(data.splits["train"], data.categories, flip=True, seed=0)
