@@ -154,6 +154,16 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path, same):
     assert [image_id for _, image_id in voc.read_list(tmp_path / "out", "train")] == ids[:4]
 
 
+def test_a_picture_that_no_list_names_is_not_overwritten(tmp_path):
+    for folder, shade in (("pictures", 0), ("out/JPEGImages", 99)):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (40, 30), shade).save(tmp_path / folder / "1.jpg")
+    before = (tmp_path / "out" / "JPEGImages" / "1.jpg").read_bytes()
+    convert(tmp_path, boxes_on(["1.jpg"]))
+    assert (tmp_path / "out" / "JPEGImages" / "1.jpg").read_bytes() == before
+    assert [image_id for _, image_id in voc.read_list(tmp_path / "out", "train")] == ["1-2"]
+
+
 def test_linked_pictures_and_pictures_in_their_place_are_converted(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "JPEGImages").mkdir(parents=True)
