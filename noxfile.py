@@ -52,9 +52,7 @@ def add_test_session(name: str, chapter: Path) -> None:
     def tests(session: nox.Session) -> None:
         session.chdir(chapter)
         install_requirements(session)
-        for extra in sorted(
-            chapter.glob("requirements-*.txt")
-        ):  # optional parts; some come as source, for an older setuptools
+        for extra in sorted(chapter.glob("requirements-*.txt")):  # optional parts; some want an older setuptools
             session.install("setuptools<81", "wheel")
             session.install("--no-build-isolation", "-r", extra.name)
         if name == "ch08":
@@ -107,11 +105,8 @@ def install_detectron2(session: nox.Session) -> None:
     It has no release on PyPI. setup.py's build_py takes the Python files, --skip-build leaves the compiler out.
     """
     source = os.getenv("DETECTRON2", "")
-    if (
-        source == "no"
-        or not source
-        and any(Path(session.virtualenv.location).glob("**/site-packages/detectron2/config"))
-    ):
+    is_there = any(Path(session.virtualenv.location).glob("**/site-packages/detectron2/config"))
+    if source == "no" or (is_there and not source):
         return
     source = source or DETECTRON2
     if source.startswith(("http://", "https://")):

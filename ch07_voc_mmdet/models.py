@@ -131,10 +131,7 @@ def tiny_atss(model: ConfigDict) -> None:
     small_resnet(model)
     model.neck.num_outs = 3
     model.bbox_head |= {"in_channels": 64, "feat_channels": 64, "stacked_convs": 2}
-    model.bbox_head.anchor_generator |= {
-        "strides": [8, 16, 32],
-        "octave_base_scale": 4,
-    }  # anchors of 32 pixels and more
+    model.bbox_head.anchor_generator |= {"strides": [8, 16, 32], "octave_base_scale": 4}  # anchors from 32 pixels
 
 
 def tiny_fcos(model: ConfigDict) -> None:

@@ -85,11 +85,7 @@ def parse(path: Path) -> ElementTree.Element:
         raise ValueError(f"{path}: listed, but there is no such file") from error
     try:
         root = ElementTree.fromstring(data)
-    except (
-        ValueError,
-        LookupError,
-        ElementTree.ParseError,
-    ) as error:  # the parser knows few encodings: GBK is none of them
+    except (ValueError, LookupError, ElementTree.ParseError) as error:  # it does not know GBK, among others
         try:
             root = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", utils.read_text(path), count=1))
         except (SystemExit, ValueError, ElementTree.ParseError):
