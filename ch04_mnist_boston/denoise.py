@@ -25,7 +25,7 @@ import pictures
 import utils
 from mnist import find_pictures
 from options import fill_in_recipe
-from utils import fail, new_figure, rank, save_figure, say, world
+from utils import fail, new_figure, rank, save_figure, say
 
 NOISE_SEED = 2006  # of validation and test noise: all networks see the same
 
@@ -89,14 +89,8 @@ def train(args: Namespace, device: torch.device) -> Path:
     train_split, split = datasets.choose_training(data, args.limit, args.seed, args.data)
     fill_in_recipe(args, data.name, data.own, len(train_split))
     train_split, val_split = train_split.to(device), data.splits["val"].to(device)
-    meta = {
-        "task": "denoise",
-        "arch": args.arch,
-        "data": data.name,
-        "own": data.own,
-        "noise": args.noise,
-        "image_size": 28,
-    }
+    meta = {"task": "denoise", "arch": args.arch, "data": data.name, "own": data.own, "noise": args.noise}
+    meta |= {"image_size": 28}
 
     utils.seed_everything(args.seed)
     model = loop.start_from(models.build("denoise", args.arch), args.weights, args.arch).to(device)
@@ -108,9 +102,8 @@ def train(args: Namespace, device: torch.device) -> Path:
     if utils.is_finished(run, args, progress["epoch"], loop.has_waited(progress, args)):
         return run
     scheduler = loop.make_schedule(optimizer, args.epochs * steps, progress["epoch"] * steps)
-    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {len(train_split):,} training, "
-        f"{len(val_split):,} validation pictures, noise {args.noise:g}; {args.epochs} epochs of {steps} steps")  # fmt: skip
-    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+    pairs = f"{len(train_split):,} training, {len(val_split):,} validation pictures, noise {args.noise:g}"
+    loop.introduce(model, args, device, run, f"{data.name}: {pairs}; {args.epochs} epochs of {steps} steps")
     wrapped = loop.wrap(model, args, device)
     events = utils.Events(run, progress["history"])
 
@@ -122,10 +115,7 @@ def train(args: Namespace, device: torch.device) -> Path:
         seconds = time.perf_counter() - start
         row |= evaluate(model, val_split, args.noise)
 
-        is_best = row["val_psnr"] > progress["best"]
-        progress["history"].append(row)
-        progress |= {"epoch": epoch + 1, "best": max(row["val_psnr"], progress["best"])}
-        progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+        is_best = loop.note(progress, row, "val_psnr", seconds)
         loop.save(run, args, progress, meta, parts, model if is_best else None)
         loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", events)
         if loop.has_waited(progress, args):

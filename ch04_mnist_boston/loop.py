@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import utils
 from datasets import Split
+from models import count_parameters
 from utils import fail, rank, say, world
 
 # ---- the step ---------------------------------------------------------------------------------------------------------
@@ -177,6 +178,22 @@ def report(row: dict, count: str, speed: str, events: utils.Events) -> None:
     numbers = "  ".join(f"{name} {value:.{digits.get(name, 4)}f}" for name, value in rest)
     say(f"{unit} {number:>3}/{count}  {numbers}  {speed}")
     events.add(row)
+
+
+def note(progress: dict, row: dict, score: str, seconds: float) -> bool:
+    """Adds a finished epoch to the run's progress -> whether it is the best so far by `score`."""
+    is_best = row[score] > progress["best"]
+    progress["history"].append(row)
+    progress |= {"epoch": row["epoch"], "best": max(row[score], progress["best"])}
+    progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+    return is_best
+
+
+def introduce(model: nn.Module, args: Namespace, device: torch.device, run: Path, data: str, *more: str) -> None:
+    """Says what trains on what `data`, then `more` lines, then where."""
+    for line in (f"{args.arch} ({count_parameters(model):,} parameters) on {data}", *more):
+        say(line)
+    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
 
 
 def has_waited(progress: dict, args: Namespace) -> bool:

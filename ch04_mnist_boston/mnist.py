@@ -24,7 +24,7 @@ import pictures
 import utils
 from augment import random_affine
 from options import fill_in_recipe
-from utils import fail, new_figure, rank, save_figure, say, world
+from utils import fail, new_figure, rank, save_figure, say
 
 DIGITS = ("mnist", "sample")  # trained on these, a network wants a photo's digit cut out and centred as theirs are
 
@@ -112,10 +112,10 @@ def train(args: Namespace, device: torch.device) -> Path:
     if utils.is_finished(run, args, progress["epoch"], loop.has_waited(progress, args)):
         return run
     scheduler = loop.make_schedule(optimizer, args.epochs * steps, progress["epoch"] * steps)
-    say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {len(train_split):,} training, "
-        f"{len(val_split):,} validation pictures")  # fmt: skip
-    say(f"{datasets.describe_classes(data.classes, train_split.labels)}; {args.epochs} epochs of {steps} steps")
-    say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
+    loop.introduce(
+        model, args, device, run, f"{data.name}: {len(train_split):,} training, {len(val_split):,} validation pictures",
+        f"{datasets.describe_classes(data.classes, train_split.labels)}; {args.epochs} epochs of {steps} steps",
+    )  # fmt: skip
     wrapped = loop.wrap(model, args, device)
     events = utils.Events(run, progress["history"])
 
@@ -128,10 +128,7 @@ def train(args: Namespace, device: torch.device) -> Path:
         loop.share_buffers(average.model)
         row |= evaluate(average.model, val_split, meta)
 
-        is_best = row["val_accuracy"] > progress["best"]
-        progress["history"].append(row)
-        progress |= {"epoch": epoch + 1, "best": max(row["val_accuracy"], progress["best"])}
-        progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+        is_best = loop.note(progress, row, "val_accuracy", seconds)
         loop.save(run, args, progress, meta, parts, average.model if is_best else None)
         loop.report(row, args.epochs, f"{seconds:6.1f} s  {len(train_split) / seconds:>7,.0f} pictures/s", events)
         if loop.has_waited(progress, args):
