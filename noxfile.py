@@ -37,6 +37,7 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).parent
 CHAPTERS = {path.name[:4]: path for path in sorted(ROOT.glob("ch[0-9][0-9]_*")) if (path / "requirements.txt").exists()}
 LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0")
+XDIST = "pytest-xdist==3.8.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
 SHARED = ("utils.py", "pictures.py", "compare.py")  # copied into the chapters that need them
@@ -57,7 +58,11 @@ def add_test_session(name: str, chapter: Path) -> None:
             session.install("--no-build-isolation", "-r", extra.name)
         if name == "ch08":
             install_detectron2(session)
-        session.run("python", "-m", "pytest", *session.posargs)
+        if session.posargs:
+            session.run("python", "-m", "pytest", *session.posargs)
+        else:  # all of them, half in each of two processes
+            session.install(XDIST)
+            session.run("python", "-m", "pytest", "-n", "2", env={"OMP_NUM_THREADS": "1"})
 
     tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"
     nox.session(name=name)(tests)

@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import threading
 from argparse import Namespace
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CHAPTER
+from conftest import exit_codes, fork
 from PIL import Image
 
 import compare
@@ -342,28 +341,25 @@ def test_devices_and_links_stay_what_they_are(tmp_path):
     )
 
 
+def answer(words, output: int) -> None:
+    """test.py as a program whose answers go to the file descriptor `output`, in ASCII."""
+    os.dup2(output, 1), os.dup2(output, 2)
+    sys.stdout, sys.stderr = (open(n, "w", encoding="ascii", closefd=False) for n in (1, 2))  # noqa: SIM115
+    utils.start(lambda: tester.main(words))
+
+
 def test_names_that_are_no_text_are_printed_and_written(folder, tmp_path):
     """A name in GBK, as a file from an old Windows archive has it; and a pipe whose reader has enough."""
-    odd = os.fsencode(folder / "cat") + "/图片.png".encode("gbk")
-    os.rename(folder / "cat" / "0.png", odd)
-    words = [
-        sys.executable,
-        "test.py",
-        "--device",
-        "cpu",
-        "--out",
-        tmp_path,
-        "--weights",
-        "weights/mobilenet.safetensors",
-    ]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([*words, folder], cwd=CHAPTER, capture_output=True, text=True, env=environment, timeout=100)
-    assert done.returncode == 0 and done.stdout.count(".png: ") == 80, done.stderr
-    pipe = subprocess.Popen([*words, folder], cwd=CHAPTER, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    pipe.stdout.close()  # as `| head` does
-    assert b"Traceback" not in pipe.stderr.read()
-    pipe.wait(60)
-    pipe.stderr.close()
+    os.rename(folder / "cat" / "0.png", os.fsencode(folder / "cat") + "/图片.png".encode("gbk"))
+    words = [str(folder), "--device", "cpu", "--out", str(tmp_path), "--weights", "weights/mobilenet.safetensors"]
+    with open(tmp_path / "said.txt", "w+") as said:
+        assert exit_codes([fork(answer, words, said.fileno())]) == [0], said.read()
+        said.seek(0)
+        assert said.read().count(".png: ") == 80
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does
+    assert exit_codes([fork(answer, words, writer)]) == [1]
+    os.close(writer)
 
 
 def test_answers_of_two_calls_are_both_kept(folder, tmp_path):

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import as_a_program, exit_codes, fork, train_on_two_processes, two_ranks
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -90,9 +91,11 @@ def test_learns_the_sample(tmp_path, device):
 
 
 def test_a_linear_model_fails_on_the_sample():
-    """Ridge regression on the pixels, the best of several penalties as if we had peeked at the test split."""
+    """Ridge regression on the pixels, the best of several penalties as if we had peeked at the test split. On the means of
+    two by two pixels: 0.48, where all of them give 0.50 and take ten times as long."""
     data = datasets.load("sample", parts=("train", "test"))
-    (x, y), (test_x, test_y) = ((s.images.flatten(1) / 255, s.labels) for s in data.splits.values())
+    halved = {name: F.avg_pool2d(part.images / 255, 2).flatten(1) for name, part in data.splits.items()}
+    (x, y), (test_x, test_y) = ((halved[name], part.labels) for name, part in data.splits.items())
     mean = x.mean(0)
     x, test_x, targets = x - mean, test_x - mean, torch.nn.functional.one_hot(y) - 0.1
     gram, product = x.T @ x, x.T @ targets
@@ -100,7 +103,7 @@ def test_a_linear_model_fails_on_the_sample():
     for penalty in (10, 100, 1000):
         weights = torch.linalg.solve(gram + penalty * torch.eye(len(gram)), product)
         best = max(best, ((test_x @ weights).argmax(1) == test_y).float().mean().item())
-    assert 0.1 < best < 0.6
+    assert 0.4 < best < 0.6
 
 
 def test_quick_run_as_a_user_runs_it(tmp_path):
