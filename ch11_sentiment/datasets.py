@@ -48,6 +48,7 @@ SOURCES = {
     ),
 }
 STOP_WORDS_SHA256 = "84e526454db0245cab0d167df067f00298d271ad2c86391d45f5e880c422cbae"
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"  # of processes: elsewhere forks are missing or unsafe
 CACHE_VERSION = 2  # to be raised when this file, tables.py or text.py comes to give other tokens for the same table
 
 
@@ -220,16 +221,16 @@ def segment_all(cleaned: tuple[str, ...], tokenizer: str, cache, workers: int) -
     workers = min(workers or cores(), 1 + len(cleaned) // 5000)
     progress = partial(tqdm, desc="segmenting", total=len(cleaned), leave=False, disable=None)
     if tokenizer == "jieba":
-        texts.load_jieba(cache)  # before the processes part, so that they share the dictionary
+        texts.load_jieba(cache)  # forked processes share this dictionary; spawned ones read it from the cache
     if workers == 1:
         return list(progress(map(work, cleaned)))
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
+    with multiprocessing.get_context(START_METHOD).Pool(workers) as pool:
         return list(progress(pool.imap(work, cleaned, chunksize=500)))
 
 
 def cores() -> int:
-    """How many processes can run at once; 1 where they cannot be forked safely, as on macOS."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    """How many processes can run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_rows(rows: list, notes: list[str], emoticons: str) -> tuple[list, list[str]]:

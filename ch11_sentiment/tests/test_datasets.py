@@ -190,7 +190,9 @@ def test_the_cache_gives_the_same_corpus_and_is_not_used_for_other_data_or_setti
     assert datasets.read_cache(name, "x").raw == first.raw
 
 
-def test_several_processes_segment_as_one_does(cache, monkeypatch):
+@pytest.mark.parametrize("method", ["fork", "spawn"])  # Linux; Windows and macOS
+def test_several_processes_segment_as_one_does(cache, monkeypatch, method):
+    monkeypatch.setattr(datasets, "START_METHOD", method)
     rows = [(i, t, label) for i, (t, label) in enumerate(reviews(6000))]
     monkeypatch.setattr(datasets, "cores", lambda: 2)
     two = datasets.tokenise("x", rows, [], "jieba", "keep", cache)
