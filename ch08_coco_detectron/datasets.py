@@ -9,25 +9,26 @@ train/ (or train2017/, as the annotation file's name ends), in images/, or besid
 """
 
 import argparse
-import hashlib
+import io
+import json
 import re
 import shutil
 import time
-import urllib.request
 import zipfile
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch.distributed as dist
 from numpy import ndarray
-from PIL import Image, ImageOps
 from tqdm import tqdm
 
 import annotations
 import masks
+import pictures
 import sample
 import utils
 from utils import fail, rank, say, warn, world
@@ -38,10 +39,10 @@ COCO_FILES = {  # archive: MD5, what it makes
     "zips/val2017.zip": ("442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
     "zips/train2017.zip": ("cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
 }
-SPLIT_SEED = 2014  # which pictures are held out never depends on --seed, or runs could not be compared
-MOST_HELD_OUT = 500
+SPLIT_SEED = 2014  # which pictures --limit takes never depends on --seed, or runs could not be compared
+HELD_OUT = 0.1  # the share of the pictures that validates, or tests, where there is no file for that
+MOST_HELD_OUT = 500  # of COCO's 118,287
 DATA_HELP = "auto (default): coco if it lies in the data root, else sample; coco; sample; a folder or a .json file"
-IMAGE_TYPES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 @dataclass
@@ -61,6 +62,27 @@ class Split:
     def take(self, images: list[dict]) -> "Split":
         return Split(self.folder, images, {image["id"]: self.objects.get(image["id"], []) for image in images})
 
+    def existing(self) -> "Split":
+        return self.take([image for image in self.images if self.path(image).is_file()])
+
+    def mark(self, image: dict) -> str:
+        """The fingerprint of a picture's content."""
+        about = self.path(image).stat()
+        return content_of(self.path(image), about.st_size, about.st_mtime_ns)
+
+    def samples(self) -> dict[str, str]:
+        """As split.json has them: {fingerprint of the picture: its name}; each part's folder may have a picture 1.jpg."""
+        progress = tqdm(self.images, desc="looking at the pictures", disable=None, leave=False)
+        return {self.mark(image): f"{self.folder.name}/{image['file_name']}" for image in progress}
+
+    def labels(self) -> str:
+        """A fingerprint of what is annotated, whatever its order and its ids."""
+        rows = [[self.named(image), sorted(map(comparable, self.objects[image["id"]]))] for image in self.images]
+        return utils.fingerprint(json.dumps(sorted(rows)).encode())
+
+    def named(self, image: dict) -> str:
+        return f"{image['file_name']} {image['width']} {image['height']}"
+
     def truth(self, categories: list[dict]) -> dict:
         """The split in COCO's format. Objects are numbered from 1: pycocotools takes the id 0 for `no match`."""
         rows = [row for image in self.images for row in self.objects.get(image["id"], [])]
@@ -68,13 +90,26 @@ class Split:
         return {"info": {}, "images": self.images, "annotations": rows, "categories": categories}
 
 
+def comparable(row: dict) -> str:
+    return json.dumps({name: value for name, value in row.items() if name not in ("id", "image_id")}, sort_keys=True)
+
+
+@cache
+def content_of(path: Path, size: int, modified: int) -> str:
+    """The fingerprint of a file; of one that did not change, computed once."""
+    return utils.fingerprint(path.read_bytes())
+
+
 @dataclass
 class Data:
-    """A data set: its name, its categories ({"id", "name"}, in the order of the network's classes), and its splits."""
+    """A data set: its name, its categories ({"id", "name"}, in the order of the network's classes), its splits, and the
+    training pictures that --limit leaves out."""
 
     name: str
     categories: list[dict]
     splits: dict[str, Split]
+    own: bool = False
+    unused: list[Split] = field(default_factory=list)
 
 
 def load(
@@ -109,7 +144,29 @@ def load(
         fail(f"--data {name}: not coco, sample or auto, and there is no folder or file of that name")
     path = Path(name)
     files = {"train": path} if path.is_file() else find_annotations(path)
-    return load_files(path.stem if path.is_file() else path.name, files, parts, chosen, limit)
+    data = load_files(path.stem if path.is_file() else path.resolve().name, files, parts, chosen, limit)
+    data.own, data.splits = True, without_copies(data.splits)
+    return data
+
+
+def without_copies(splits: dict[str, Split]) -> dict[str, Split]:
+    """Each picture in one part, by its content: what trains neither validates nor tests. A part of copies alone stays as it
+    is, with a warning."""
+    seen: dict[str, tuple[str, str]] = {}
+    for part in [part for part in ("train", "val", "test") if part in splits]:
+        split = splits[part]
+        marks = [split.mark(image) for image in split.images]
+        copies = [i for i, mark in enumerate(marks) if mark in seen]
+        if copies and len(copies) == len(split):
+            warn(f"All {len(split)} pictures of {part} are in another part too. A score on them says nothing.")
+        elif copies:
+            name, (other, there) = split.images[copies[0]]["file_name"], seen[marks[copies[0]]]
+            say(
+                f"left out {len(copies)} {part} pictures that are in another part too, such as {name}: {there} in {other}"
+            )
+            splits[part] = split.take([image for i, image in enumerate(split.images) if i not in set(copies)])
+        seen |= {mark: (part, image["file_name"]) for mark, image in zip(marks, split.images, strict=True)}
+    return splits
 
 
 def draw_sample(root: Path) -> Path:
@@ -167,8 +224,8 @@ def load_files(
     elif "val" not in files:
         source["val"] = "train"
     first = files.get("train", next(iter(files.values())))
-    categories = None
-    splits, whole = {}, {}
+    categories, share = None, HELD_OUT
+    splits, unused, whole = {}, [], {}
     for part in parts:
         if source[part] not in files:
             fail(f"{first.parent}: no annotation file for {part}")
@@ -179,46 +236,53 @@ def load_files(
         categories = categories or ours
         if ours != categories:
             fail(f"{path}: other categories than in {first}")
-        split = hold_out(everything, part, [p for p, s in source.items() if s == source[part]])
-        shares = {"train": limit, "val": limit and max(20, limit // 5)}
-        shares["test"] = shares["val"] if by_file else None
-        splits[part] = select(split, shares[part])
+        if name == "coco":
+            share = min(HELD_OUT, MOST_HELD_OUT / len(everything))
+        split = hold_out(everything, part, [p for p, s in source.items() if s == source[part]], share)
+        counts = {"train": limit, "val": limit and max(20, limit // 5)}
+        counts["test"] = counts["val"] if by_file else None
+        splits[part], rest = select(split, counts[part])
         if by_file:
             download_pictures(splits[part])
+        else:
+            unused.append(rest)
         splits[part] = existing(splits[part], part)
-    return Data(name, categories, splits)
+    return Data(name, categories, splits, unused=unused)
 
 
-def hold_out(split: Split, part: str, sharers: list[str]) -> Split:
-    """The share of one part in a split that several must share: a tenth (500 pictures at most) each for val and test."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(split)).tolist()
-    tenth = min(MOST_HELD_OUT, len(split) // 10)
-    held = [other for other in ("val", "test") if other in sharers and "train" in sharers]
-    if held and not tenth:
-        fail(f"{split.folder}: {len(split)} pictures are too few to hold out a tenth for {' and '.join(held)}")
-    shares = {other: order[i * tenth : (i + 1) * tenth] for i, other in enumerate(held)}
-    shares["train"] = order[len(held) * tenth :]
-    indices = sorted(shares[part]) if held else range(len(split))
-    return split.take([split.images[i] for i in indices])
-
-
-def select(split: Split, count: int | None) -> Split:
-    """`count` pictures of the split, drawn with a fixed seed; all of them if it has no more."""
-    if not count or count >= len(split):
+def hold_out(split: Split, part: str, sharers: list[str], share: float = HELD_OUT) -> Split:
+    """The pictures of one part in a split that several must share: about a tenth each validates and tests, drawn by their
+    names, so that pictures that come later move none of these."""
+    if "train" not in sharers or len(sharers) == 1:
         return split
-    indices = np.random.default_rng(SPLIT_SEED).permutation(len(split))[:count]
-    return split.take([split.images[i] for i in sorted(indices.tolist())])
+    names = {image["file_name"] for image in split.images}
+    if len(names) < len(sharers):
+        what = " and ".join(other for other in sharers if other != "train")
+        fail(f"{split.folder}: {len(names)} pictures are too few to hold some out for {what}")
+    test = utils.deal(names, "test", share) if "test" in sharers else set()
+    val = utils.deal(names - test, "val", share)
+    chosen = {"test": test, "val": val, "train": names - test - val}[part]
+    return split.take([image for image in split.images if image["file_name"] in chosen])
+
+
+def select(split: Split, count: int | None) -> tuple[Split, Split]:
+    """-> `count` pictures of the split, drawn with a fixed seed, and the rest; all of them if it has no more."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(split))
+    chosen = set(order[: count or None].tolist())
+    picked, rest = ([im for i, im in enumerate(split.images) if (i in chosen) is side] for side in (True, False))
+    return split.take(picked), split.take(rest)
 
 
 def existing(split: Split, part: str) -> Split:
     """The pictures of the split that are on the disk; names the first of those that are not, and counts them."""
-    there = [image for image in split.images if split.path(image).is_file()]
-    gone = [image for image in split.images if not split.path(image).is_file()]
-    if gone:
-        say(f"left out {len(gone)} of {len(split)} {part} pictures that are not there, such as {split.path(gone[0])}")
-    if not there:
+    there = split.existing()
+    if len(there) < len(split):
+        gone = next(image for image in split.images if not split.path(image).is_file())
+        lost = len(split) - len(there)
+        say(f"left out {lost} of {len(split)} {part} pictures that are not there, such as {split.path(gone)}")
+    if not len(there):
         fail(f"none of the {len(split)} {part} pictures is in {split.folder}")
-    return split.take(there)
+    return there
 
 
 # ---- annotation files -------------------------------------------------------------------------------------------------
@@ -273,11 +337,10 @@ def check(path: Path) -> list[str]:
 def faults_of_picture(image: dict, folder: Path) -> list[str]:
     name, size = image["file_name"], (image["width"], image["height"])
     try:
-        with Image.open(folder / name) as picture:
-            real = ImageOps.exif_transpose(picture).size
+        real = pictures.read_picture(folder / name).size
     except FileNotFoundError:
         return [f"image {image['id']}: {folder / name} is missing"]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return [f"image {image['id']}: {folder / name} is no picture that can be read"]
     return [] if real == size else [f"image {image['id']}: {name} has {real} pixels, the file says {size}"]
 
@@ -297,15 +360,7 @@ def faults_of_box(row: dict, image: dict, where: str) -> list[str]:
 
 def read_image(path: Path) -> ndarray:
     """-> (H, W, 3) uint8 RGB, from colour, grey, palette and 16-bit files alike. OSError if it is no picture."""
-    try:
-        with Image.open(path) as picture:
-            picture = ImageOps.exif_transpose(picture)  # cameras store which way is up beside the pixels
-            if picture.mode.startswith("I"):  # 16 bits: Pillow's own conversion would cut off at 255
-                grey = np.asarray(picture).astype(np.int64).clip(0, 65535) // 256
-                return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-            return np.array(picture.convert("RGB"))
-    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:  # what Pillow raises for odd files
-        raise OSError(error) from error
+    return np.array(pictures.read_picture(path))
 
 
 def read_scene(split: Split, image: dict) -> ndarray:
@@ -346,36 +401,15 @@ def prepare_coco(folder: Path, parts: tuple) -> None:
             fail(f"{folder / made} is not there; get it with `python datasets.py --data coco` first")
         archive = folder / Path(name).name
         if not archive.exists():
-            download(COCO_URL + name, archive, md5)
+            utils.download([COCO_URL + name], archive, f"md5:{md5}")
         extract(archive, folder / made, md5)
-
-
-def download(url: str, path: Path, md5: str | None = None) -> None:
-    """Downloads to a temporary name beside `path`, checks the hash, and only then gives it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside, seen = path.with_name(f".{path.name}.part"), hashlib.md5(usedforsecurity=False)
-    try:
-        with urllib.request.urlopen(url, timeout=20) as answer, open(beside, "wb") as file:
-            size = int(answer.headers.get("Content-Length") or 0) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None if md5 else True) as bar:
-                while block := answer.read(1 << 20):
-                    file.write(block)
-                    seen.update(block)
-                    bar.update(len(block))
-        if md5 and seen.hexdigest() != md5:
-            raise OSError(f"the MD5 is {seen.hexdigest()}, not {md5}")
-        beside.replace(path)
-    except (OSError, ValueError) as error:
-        beside.unlink(missing_ok=True)
-        hint = f" (MD5 {md5})" if md5 else ""
-        fail(f"could not download {url} ({error}); put it there by hand as {path}{hint}")
 
 
 def extract(archive: Path, folder: Path, md5: str) -> None:
     """Unpacks an archive whose hash is right and that holds one folder. `folder` appears when it is complete, and no member
     of the archive lands elsewhere."""
-    if md5_of(archive) != md5:
-        fail(f"{archive}: damaged (not the MD5 it should have); delete it to have it downloaded again")
+    if utils.hash_of(archive, "md5") != md5:
+        fail(f"{archive}: damaged (not the MD5 it should have); move it away to have it downloaded again")
     with zipfile.ZipFile(archive) as content:
         beside = folder.with_name(f".{folder.name}.part")
         inside = beside.resolve()
@@ -385,14 +419,6 @@ def extract(archive: Path, folder: Path, md5: str) -> None:
         content.extractall(beside)
     (beside / folder.name).replace(folder)
     shutil.rmtree(beside)
-
-
-def md5_of(path: Path) -> str:
-    seen = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            seen.update(block)
-    return seen.hexdigest()
 
 
 def download_pictures(split: Split) -> None:
@@ -407,12 +433,15 @@ def download_pictures(split: Split) -> None:
             f"{len(missing)} pictures are not in {split.folder}; get them with `python datasets.py` and the same words first"
         )
     for image in tqdm(missing, desc=f"{source}, one by one", disable=None):
-        download(f"{COCO_URL}{source}/{image['file_name']}", split.path(image))
-        try:
-            read_scene(split, image)
-        except OSError as error:
-            split.path(image).unlink()
-            fail(f"{image['file_name']}: what came is not the picture ({error})")
+
+        def check(part: Path, image: dict = image) -> None:
+            try:
+                read_scene(Split(part.parent, [], {}), image | {"file_name": part.name})
+            except OSError as error:
+                raise ValueError(error) from error
+
+        with redirect_stderr(io.StringIO()):  # no line a picture: there is the bar
+            utils.download([f"{COCO_URL}{source}/{image['file_name']}"], split.path(image), check=check)
 
 
 # ---- python datasets.py -----------------------------------------------------------------------------------------------

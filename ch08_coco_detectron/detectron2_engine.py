@@ -37,7 +37,7 @@ import masks
 import utils
 from models import MiniBackbone
 from options import MAX_NORM, WARMUP
-from report import report, save_arguments
+from report import LOSSES, is_enough, report
 from utils import fail, say
 
 R50 = "model_zoo/configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
@@ -179,6 +179,19 @@ class Mapper:
 # ---- training ---------------------------------------------------------------------------------------------------------
 
 
+OURS = (
+    "loss_cls",
+    "loss_box_reg",
+    "loss_mask",
+    "loss_rpn_cls",
+    "loss_rpn_loc",
+)  # the losses in the order of report.LOSSES
+
+
+class Enough(BaseException):
+    """Ends the training: --patience epochs without a better one."""
+
+
 class Epochs(HookBase):
     """Every `steps` steps: measures on validation data, writes metrics.csv and best.pt, prints the epoch's line.
 
@@ -188,8 +201,8 @@ class Epochs(HookBase):
     def __init__(self, args: Namespace, data: datasets.Data, meta: dict, run: Path, steps: int):
         self.args, self.data, self.meta, self.run, self.steps = args, data, meta, run, steps
         self.history: list[dict] = []
-        self.losses: list[float] = []
-        self.start, self.rate = 0.0, 0.0
+        self.losses: list[list[float]] = []
+        self.start, self.rate, self.enough = 0.0, 0.0, False
 
     def state_dict(self) -> dict:
         return {"history": self.history}
@@ -198,13 +211,16 @@ class Epochs(HookBase):
         self.history = state["history"]
 
     def before_step(self) -> None:
+        if self.enough:
+            raise Enough
         if self.trainer.iter % self.steps == 0:
             self.losses, self.start = [], time.perf_counter()
             self.rate = float(self.trainer.optimizer.param_groups[0]["lr"])
 
     def after_step(self) -> None:
-        if comm.is_main_process():
-            self.losses.append(float(self.trainer.storage.latest()["total_loss"][0]))
+        if comm.is_main_process():  # Detectron2 has averaged them over the processes
+            latest = self.trainer.storage.latest()
+            self.losses.append([float(latest[name][0]) for name in ("total_loss", *OURS)])
         if (self.trainer.iter + 1) % self.steps:
             return
         seconds = time.perf_counter() - self.start
@@ -215,9 +231,12 @@ class Epochs(HookBase):
         if comm.is_main_process():
             results = [row for part in parts for row in part]
             row = {"epoch": (self.trainer.iter + 1) // self.steps, "lr": self.rate}
-            row |= {"train_loss": float(np.mean(self.losses))}
+            means = np.mean(self.losses, 0).tolist()
+            row |= {"train_loss": means[0]} | dict(zip(LOSSES, means[1:], strict=True))
             row |= evaluate.validation_row(results, split, self.data.categories)
             self.write(row, seconds)
+            self.enough = is_enough(self.history, self.args)
+        self.enough = any(comm.all_gather(self.enough))
 
     def write(self, row: dict, seconds: float) -> None:
         best = max((past["val_mask_ap"] for past in self.history), default=-1.0)
@@ -226,6 +245,7 @@ class Epochs(HookBase):
             weights = utils.unwrap(self.trainer.model).state_dict()
             utils.save_checkpoint(self.run / "best.pt", {"meta": self.meta, "model": weights, "epoch": row["epoch"]})
         utils.write_metrics(self.history, self.run / "metrics.csv")
+        utils.save_arguments(self.run, self.args)
         self.trainer.storage.put_scalars(**{k: v for k, v in row.items() if k.startswith("val_")}, smoothing_hint=False)
         report(row, self.args.epochs, seconds, self.steps * self.args.batch_size)
 
@@ -277,9 +297,12 @@ def train(
     if state:
         start_from(utils.unwrap(trainer.model), state, args.weights)
     trainer.resume_or_load(resume=bool(args.resume))
-    save_arguments(run, args)
+    if utils.is_finished(run, args, trainer.start_iter // steps, is_enough(epochs.history, args)):
+        return epochs.history
     try:
         trainer.train()
+    except Enough:
+        pass
     except FloatingPointError:
         fail(
             f"the loss is not finite: try an --lr below {args.lr:g}. What the run folder has of earlier epochs is untouched"
@@ -364,7 +387,7 @@ def coco_state() -> dict | None:
     """Detectron2's own weights, trained on COCO; downloaded once. None where they cannot be had."""
     try:
         if not coco_file().exists():
-            datasets.download(COCO_WEIGHTS, coco_file())
+            utils.download([COCO_WEIGHTS], coco_file())
     except SystemExit as why:
         say(why)
         return None

@@ -2,14 +2,15 @@
 
 import colorsys
 import io
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
 import masks
+import utils
 from utils import write_atomic
 
 SMALLEST = 480  # smaller pictures are drawn larger, by a whole number, so that names can be read
@@ -19,6 +20,20 @@ def colour(label: int) -> tuple[int, int, int]:
     """A colour for each category: neighbours in number are far apart in hue."""
     hue = (label * 0.61803) % 1
     return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, 1.0))
+
+
+def label_font(text: str, size: int = 14) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, or an installed one that has all characters of `text`."""
+    path = None if text.isascii() else utils.find_font("".join(sorted(set(text))))
+    if path is None and not text.isascii():
+        warn_of_boxes()
+    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+
+
+@cache
+def warn_of_boxes() -> None:
+    utils.warn("No installed font has all characters of the category names: some are drawn as boxes.\n"
+               "A free one with Chinese: Noto Sans CJK (Debian and Ubuntu: apt install fonts-noto-cjk).")  # fmt: skip
 
 
 def annotate(picture: ndarray, rows: list[dict], categories: list[dict], title: str = "") -> ndarray:
@@ -32,7 +47,8 @@ def annotate(picture: ndarray, rows: list[dict], categories: list[dict], title: 
         inside = masks.to_mask(row["segmentation"], height, width) > 0
         pixels[inside] = 0.5 * pixels[inside] + 0.5 * np.array(colour(names[row["category_id"]][0]))
     image = Image.fromarray(pixels.astype(np.uint8)).resize((scale * width, scale * height), Image.NEAREST)
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    used = "".join(names[row["category_id"]][1] for row in rows) + title
+    pen, font = ImageDraw.Draw(image), label_font(used)
     for row in rows:
         label, name = names[row["category_id"]]
         x, y, w, h = (scale * n for n in row["bbox"])
@@ -65,7 +81,7 @@ def save(picture: ndarray, path: Path) -> None:
 
 def draw_precision_recall(evaluation, categories: list[dict], path: Path) -> None:
     """Precision over recall of the masks, a curve a category, where an IoU of 0.5 and of 0.75 counts as found."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = utils.new_figure(10, 4.2, "".join(category["name"] for category in categories))
     parameters = evaluation.params
     for axis, threshold in zip(figure.subplots(1, 2), (0.5, 0.75), strict=True):
         i = int(np.argmin(abs(parameters.iouThrs - threshold)))
@@ -73,11 +89,9 @@ def draw_precision_recall(evaluation, categories: list[dict], path: Path) -> Non
             curve = evaluation.eval["precision"][i, :, parameters.catIds.index(category["id"]), 0, 2]
             if curve.max() > 0:
                 paint = tuple(c / 255 for c in colour(label))
-                axis.plot(parameters.recThrs, curve, label=category["name"], color=paint)
+                axis.plot(parameters.recThrs, curve, label=utils.cut(category["name"], 24), color=paint)
         axis.set(xlabel="recall", ylabel="precision", title=f"masks, IoU {threshold}", xlim=(0, 1), ylim=(0, 1.02))
         axis.grid(alpha=0.3)
         if 0 < len(axis.lines) <= 20:
             axis.legend(fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    write_atomic(path, buffer.getvalue())
+    utils.save_figure(figure, path)

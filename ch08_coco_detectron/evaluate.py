@@ -4,7 +4,8 @@
 
 Predictions are COCO's results format, a list of {"image_id", "category_id", "bbox", "score", "segmentation" (RLE)}.
   box and mask AP     pycocotools' own figures (Lin et al. 2014): all twelve, and AP for each category
-  mIoU, accuracy      of the semantic map: each pixel has the category of its surest object, or none (course 8-3)
+  mIoU, accuracy      of the semantic map: each pixel has the category of its surest object, or is background; the mean
+                      counts the background as one class more (course 8-3)
   PQ = SQ x RQ        panoptic quality (Kirillov et al. 2019) of a simple merge: surest first, no pixel twice (course 8-2)
 """
 
@@ -156,30 +157,30 @@ def iou_table(confusion: ndarray) -> tuple[list, float, float]:
     return ious, float(np.mean([iou for iou in ious if iou is not None])), float(both.sum() / confusion.sum())
 
 
-def match(truth: tuple, found: tuple, crowds: dict[int, ndarray], counts: ndarray) -> None:
+def match(truth: tuple, found: tuple, crowds: int, counts: ndarray) -> None:
     """Adds one picture to `counts` (K + 1, 4): true positives, false positives, false negatives, sum of the IoUs.
 
     A found and a true object of one category match if their IoU is above 0.5; then no other can, as neither map counts a
-    pixel twice. What lies mostly in a crowd of its category is neither right nor wrong.
+    pixel twice. The first `crowds` true objects are crowds: what lies mostly in those of its category is neither right nor
+    wrong. A pixel that a thing covers is no longer the crowd's (the rule of panopticapi, the official evaluation).
     """
     (true_map, true_labels), (found_map, found_labels) = truth, found
     true_area, found_area = (np.bincount(m.ravel(), minlength=len(k)) for m, k in (truth, found))
     shared = np.bincount((true_map * len(found_labels) + found_map).ravel(), minlength=true_area.size * found_area.size)
     shared = shared.reshape(true_area.size, found_area.size)
     matched_true, matched_found = set(), set()
-    for t, f in np.argwhere(shared[1:, 1:]) + 1:
+    for t, f in np.argwhere(shared[1 + crowds :, 1:]) + (1 + crowds, 1):
         iou = shared[t, f] / (true_area[t] + found_area[f] - shared[t, f])
         if true_labels[t] == found_labels[f] and iou > 0.5:
             counts[true_labels[t]] += (1, 0, 0, iou)
             matched_true.add(t)
             matched_found.add(f)
-    for t in range(1, len(true_labels)):
+    for t in range(1 + crowds, len(true_labels)):
         if t not in matched_true and true_area[t]:  # one that others hide completely cannot be found
             counts[true_labels[t], 2] += 1
     for f in range(1, len(found_labels)):
         if f not in matched_found:
-            crowd = crowds.get(found_labels[f])
-            in_crowd = (crowd & (found_map == f)).sum() if crowd is not None else 0
+            in_crowd = sum(shared[t, f] for t in range(1, 1 + crowds) if true_labels[t] == found_labels[f])
             counts[found_labels[f], 1] += 2 * in_crowd <= found_area[f]
 
 
@@ -209,15 +210,11 @@ def maps(truth: dict, results: list[dict], sure: float = SURE) -> tuple[dict, di
         h, w, rows, found = image["height"], image["width"], true_rows[image["id"]], found_rows[image["id"]]
         crowd_rows = [row for row in rows if row.get("iscrowd")]
         things = by_size([row for row in rows if not row.get("iscrowd")])
-        true_map, true_labels = paint(crowd_rows + things, labels, h, w)
+        true_map, true_labels = truth_map = paint(crowd_rows + things, labels, h, w)
         found_map, found_labels = paint(sorted(found, key=lambda row: row["score"]), labels, h, w)
         pairs = np.array(true_labels)[true_map] * len(confusion) + np.array(found_labels)[found_map]
         confusion += np.bincount(pairs.ravel(), minlength=confusion.size).reshape(confusion.shape)
-        crowds: dict[int, ndarray] = {}
-        for row in crowd_rows:
-            mask = masks.to_mask(row["segmentation"], h, w) > 0
-            crowds[labels[row["category_id"]]] = mask | crowds.get(labels[row["category_id"]], False)
-        match(paint(things, labels, h, w), merge(found, labels, h, w), crowds, counts)
+        match(truth_map, merge(found, labels, h, w), len(crowd_rows), counts)
     ious, mean, accuracy = iou_table(confusion)
     return {"mIoU": mean, "pixel_accuracy": accuracy, "background": ious[0], "categories": ious[1:]}, quality(counts)
 
@@ -253,13 +250,15 @@ def show(value: float | None, width: int = 9) -> str:
 def print_table(result: dict) -> None:
     """A row a category that is there or was found, then the figures of the whole."""
     columns = ("mask_AP", "mask_AP50", "box_AP", "IoU", "PQ")
-    print(f"{'category':<18}{'objects':>9}" + "".join(f"{name:>10}" for name in columns))
+    rows = [["category", "objects", *columns]]
     for name, row in result["categories"].items():
         if row["objects"] or row["IoU"] is not None:
-            print(f"{name:<18}{row['objects']:>9,}" + "".join(show(row[column], 10) for column in columns))
+            rows.append([utils.cut(name, 24), f"{row['objects']:,}", *(show(row[column], 0) for column in columns)])
+    utils.print_table(rows)
     for kind in KINDS:
         print(f"{kind:<5}" + " ".join(f"{name} {show(result[kind][name], 0)}" for name in FIGURES))
-    print("  ".join(f"{name} {show(result[name], 0)}" for name in ("mIoU", "pixel_accuracy", "PQ", "SQ", "RQ")))
+    figures = "  ".join(f"{name} {show(result[name], 0)}" for name in ("mIoU", "pixel_accuracy", "PQ", "SQ", "RQ"))
+    print(f"{figures}  (mIoU: with the background)")
 
 
 def main(argv=None) -> None:

@@ -21,32 +21,35 @@ WARMUP = 1000  # steps at most, of all a tenth, in which the rate climbs from a 
 
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=doc)
+    whole, rate = utils.Number(int, 1), utils.Number(float, 0, above=True)
     data = parser.add_argument_group("data and network")
     data.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="auto: detectron2 where it imports")
     data.add_argument("--data", default="auto", help=DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where coco/ lies (default: %(default)s)")
     data.add_argument("--categories", metavar="NAMES", help="only these, with commas between: dog,cat")
-    data.add_argument("--limit", type=int, metavar="N", help="use only N training pictures, a fifth of N to validate")
+    data.add_argument("--limit", type=whole, metavar="N", help="use only N training pictures, a fifth of N to validate")
     data.add_argument("--arch", default="mini", help=f"one of {', '.join(RECIPES)} (default: %(default)s)")
     what = (
         "start from: coco, the engine's own COCO weights; none; a .safetensors file; auto (default): coco for the R50"
     )
     data.add_argument("--weights", default="auto", metavar="NAME", help=f"{what} where it can be had, else none")
     recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
-    recipe.add_argument("--epochs", type=int)
-    recipe.add_argument("--batch-size", type=int, help="pictures a step, over all processes together")
-    recipe.add_argument("--lr", type=float, help="the highest rate for batches of 16; scaled with the batch size")
-    recipe.add_argument("--weight-decay", type=float)
+    recipe.add_argument("--epochs", type=whole)
+    recipe.add_argument("--patience", type=whole, metavar="N", help="stop after N epochs without a better one")
+    recipe.add_argument("--batch-size", type=whole, help="pictures a step, over all processes together")
+    recipe.add_argument("--lr", type=rate, help="the highest rate for batches of 16; scaled with the batch size")
+    recipe.add_argument("--weight-decay", type=utils.Number(float, 0))
     recipe.add_argument("--schedule", choices=("step", "cosine"))
-    recipe.add_argument("--min-size", type=int, nargs="+", metavar="N", help="shorter side; of several, one by chance")
-    recipe.add_argument("--max-size", type=int, metavar="N", help="longest side in pixels")
+    side = utils.Number(int, 32)
+    recipe.add_argument("--min-size", type=side, nargs="+", metavar="N", help="shorter side; of several, one by chance")
+    recipe.add_argument("--max-size", type=side, metavar="N", help="longest side in pixels")
     recipe.add_argument("--no-flip", action="store_true", help="do not mirror pictures: letters, traffic signs")
     utils.add_common_flags(parser)
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="detectron2 starts N processes itself")
+    parser.add_argument("--num-gpus", type=whole, default=1, metavar="N", help="detectron2 starts N processes itself")
     args = utils.parse_args(parser, argv)
     refuse_nonsense(args)
-    if args.quick:
+    if args.quick and not args.resume:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 32
         args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 8
     return args
@@ -57,11 +60,6 @@ def refuse_nonsense(args: argparse.Namespace) -> None:
         close = difflib.get_close_matches(args.arch, RECIPES, 1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(RECIPES)}"
         fail(f"no architecture {args.arch!r}; {hint}")
-    for name in ("epochs", "batch_size", "lr", "limit", "max_size", "num_gpus"):
-        if getattr(args, name) is not None and getattr(args, name) <= 0:
-            fail(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
-    if args.min_size and min(args.min_size) < 32:
-        fail(f"--min-size {min(args.min_size)}: must be 32 or more")
     if args.compile:
         fail("--compile: a detector's shapes change with every picture, so each step would be compiled anew")
     if args.batch_size and args.batch_size % utils.world():

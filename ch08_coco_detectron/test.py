@@ -21,6 +21,7 @@ import draw
 import evaluate
 import utils
 from options import ENGINES
+from pictures import list_pictures
 from train import pick_engine
 from utils import fail
 
@@ -29,7 +30,7 @@ NEEDED = {"engine", "arch", "categories", "data", "mean", "std", "min_size", "ma
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", help="pictures, or folders of pictures, to search instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or coco: the engine's own COCO weights")
@@ -87,11 +88,32 @@ def load_test_split(args: argparse.Namespace, meta: dict, path: Path) -> dataset
     root = args.data_root or saved.get("data_root", "data")
     name = args.data or saved.get("data", meta["data"])
     limit = subset.get("limit") if name == "coco" else None
-    data = datasets.load(name, root, ("test",), subset.get("categories"), limit)
+    split = utils.read_json(path.parent / "split.json") if (path.parent / "split.json").exists() else {}
+    same = "test" in split and (args.data is None or Path(args.data).resolve() == Path(split["data"]).resolve())
+    parts = ("train", "val", "test") if same else ("test",)
+    data = datasets.load(name, root, parts, subset.get("categories"), limit)
     known = {(category["id"], category["name"]) for category in meta["categories"]}
     if strange := [c["name"] for c in data.categories if (c["id"], c["name"]) not in known]:
         fail(f"{path} does not know {', '.join(strange[:5])} of {data.name} (or under another id)")
+    if split:
+        data.splits["test"] = held_out(data, split, same)
     return data
+
+
+def held_out(data: datasets.Data, split: dict, same: bool) -> datasets.Split:
+    """-> the pictures that did not train, as the run's split.json says: see utils.held_out."""
+    test, everything = data.splits["test"], data.splits["test"]
+    ids = [image["id"] for part in data.splits.values() for image in part.images]
+    if len({str(part.folder) for part in data.splits.values()}) == 1 and len(set(ids)) == len(ids):  # parts of one file
+        images = [image for part in data.splits.values() for image in part.images]
+        objects = {key: rows for part in data.splits.values() for key, rows in part.objects.items()}
+        everything = datasets.Split(test.folder, images, objects)
+    samples = {mark: name for part in data.splits.values() for mark, name in part.samples().items()}
+    chosen = utils.held_out(split, samples, set(test.samples()), same_data=same)
+    images = [image for image in everything.images if everything.mark(image) in chosen]
+    if not images:
+        fail(f"no picture of the test part of {data.name} is left that did not train")
+    return everything.take(images)
 
 
 def test(args: argparse.Namespace, predict: Callable, meta: dict, path: Path, device: torch.device) -> dict:
@@ -157,9 +179,7 @@ def find_pictures(names: list[str]) -> list[Path]:
     for path in map(Path, names):
         if not path.exists():
             fail(f"{path}: no such file or folder")
-        found = [path]
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in datasets.IMAGE_TYPES)
+        found = list_pictures(path, deep=True) if path.is_dir() else [path]
         if not found:
             fail(f"{path}: no pictures in this folder")
         files += found

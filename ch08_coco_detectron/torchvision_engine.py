@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy import ndarray
-from tensorboardX import SummaryWriter
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -28,11 +27,20 @@ import masks
 import models
 import utils
 from options import MAX_NORM, rate_factor
-from report import report, save_arguments
+from report import LOSSES, is_enough, report
 from utils import fail, rank, say, world
 
 COCO = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # what COCO's weights were trained with
+
+
+OURS = (
+    "loss_classifier",
+    "loss_box_reg",
+    "loss_mask",
+    "loss_objectness",
+    "loss_rpn_box_reg",
+)  # the losses as in report.LOSSES
 
 
 class Scenes(Dataset):
@@ -95,16 +103,18 @@ def collate(rows: list[tuple]) -> tuple[list[Tensor], list[dict]]:
 
 
 def train_one_epoch(model, loader, optimizer, scheduler, args, device, epoch: int) -> dict:
-    """-> the epoch's mean loss, the sum of Mask R-CNN's five. Ends the program if the loss stops being a number."""
+    """-> the epoch's mean loss, and of it each of Mask R-CNN's five, over all processes. Ends the program if the loss stops
+    being a number."""
     model.train()
-    total = torch.zeros(2, device=device)
+    totals = torch.zeros(1 + len(OURS), device=device)
     progress = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None if rank() == 0 else True)
     for step, (images, targets) in enumerate(progress, 1):
         images = [image.to(device) for image in images]
         targets = [{name: tensor.to(device) for name, tensor in target.items()} for target in targets]
         bf16 = args.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-            loss = sum(model(images, targets).values())
+            losses = model(images, targets)
+            loss = sum(losses.values())
         if not math.isfinite(loss.item()):  # a detector's step waits for the device anyway
             fail(
                 f"the loss is not finite in epoch {epoch + 1}, step {step}: try an --lr below {args.lr:g}. "
@@ -115,10 +125,11 @@ def train_one_epoch(model, loader, optimizer, scheduler, args, device, epoch: in
         nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
         optimizer.step()
         scheduler.step()
-        total += torch.stack([loss.detach(), torch.ones_like(loss)])
+        totals += torch.stack([torch.ones_like(loss), *(losses[name].detach() for name in OURS)])
     if world() > 1:
-        dist.all_reduce(total)
-    return {"train_loss": (total[0] / total[1]).item()}
+        dist.all_reduce(totals)
+    means = (totals[1:] / totals[0]).tolist()
+    return {"train_loss": sum(means)} | dict(zip(LOSSES, means, strict=True))
 
 
 def validate(model: nn.Module, split: datasets.Split, categories: list[dict], device: torch.device) -> dict:
@@ -182,17 +193,16 @@ def train(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate = args.lr * args.batch_size / 16  # Goyal et al. 2017: as many times the rate as the batch is larger
     optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=args.weight_decay)
-    steps = args.epochs * (len(scenes) // args.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(args.schedule, steps))
-    history, best, first = restore(run, args, model, optimizer, scheduler)
-    save_arguments(run, args)
+    history, best = restore(run, args, model, optimizer)
+    if utils.is_finished(run, args, len(history), is_enough(history, args)):
+        return history
+    steps = len(scenes) // args.batch_size
+    factor = rate_factor(args.schedule, args.epochs * steps)  # of the step alone: a longer run gets a new schedule
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor, len(history) * steps - 1)
     wrapped = DistributedDataParallel(model, [device] if device.type == "cuda" else None) if world() > 1 else model
-    writer = SummaryWriter(str(run), purge_step=1 if history else None) if rank() == 0 else None
-    for row in history if writer else ():  # a kill loses what TensorBoard's writer had not written yet
-        for name, value in row.items():
-            writer.add_scalar(name, value, row["epoch"])
+    events = utils.Events(run, history)
 
-    for epoch in range(first, args.epochs):
+    for epoch in range(len(history), args.epochs):
         utils.seed_everything(args.seed, epoch)
         start = time.perf_counter()
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
@@ -202,31 +212,32 @@ def train(
         history.append(row)
         is_best, best = row["val_mask_ap"] > best, max(best, row["val_mask_ap"])
         if rank() == 0:
-            save(run, meta, model, optimizer, scheduler, history, best, is_best)
-        report(row, args.epochs, seconds, len(scenes), writer)
-    if writer:
-        writer.close()
+            save(run, args, meta, model, optimizer, history, best, is_best)
+        report(row, args.epochs, seconds, len(scenes), events)
+        if is_enough(history, args):
+            break
+    events.close()
     return history
 
 
-def restore(run: Path, args: Namespace, model, optimizer, scheduler) -> tuple[list[dict], float, int]:
-    """-> rows so far, best score, next epoch; the states are put back from last.pt if the run has one."""
-    if not args.resume or not (run / "last.pt").exists():
-        return [], -1.0, 0
-    saved = utils.load_checkpoint(run / "last.pt")
+def restore(run: Path, args: Namespace, model, optimizer) -> tuple[list[dict], float]:
+    """-> rows so far and best score; the states are put back from last.pt if the run has one."""
+    saved = utils.last_checkpoint(run, args)
+    if saved is None:
+        return [], -1.0
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    scheduler.load_state_dict(saved["scheduler"])
-    return saved["history"], saved["best"], saved["epoch"]
+    return saved["history"], saved["best"]
 
 
-def save(run: Path, meta: dict, model, optimizer, scheduler, history: list[dict], best: float, is_best: bool) -> None:
+def save(run: Path, args, meta: dict, model, optimizer, history: list[dict], best: float, is_best: bool) -> None:
     """Writes the run's files. last.pt comes last: a kill before it means this epoch is done again, to the same result."""
     weights, epoch = model.state_dict(), history[-1]["epoch"]
     if is_best:
         utils.save_checkpoint(run / "best.pt", {"meta": meta, "model": weights, "epoch": epoch})
     utils.write_metrics(history, run / "metrics.csv")
-    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    utils.save_arguments(run, args)
+    state = {"meta": meta, "model": weights, "optimizer": optimizer.state_dict()}
     utils.save_checkpoint(run / "last.pt", state | {"history": history, "best": best, "epoch": epoch})
 
 

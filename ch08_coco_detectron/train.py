@@ -71,19 +71,51 @@ def starting_weights(args: Namespace, engine: ModuleType) -> dict | None:
 
 def prepare(args: Namespace, engine: ModuleType) -> tuple[datasets.Data, dict, dict | None, Path]:
     """-> the data, the network's description, the weights to start from, and the run folder."""
-    data = datasets.load(args.data, args.data_root, ("train", "val"), args.categories, args.limit)
+    data = load_data(args)
+    split = make_split(args, data)
     fill_in_recipe(args, data.name)
     begun = args.resume and any((Path(args.resume) / name).exists() for name in ("last.pt", "last_checkpoint"))
     if begun:
         start, meta = None, utils.load_checkpoint(Path(args.resume) / "best.pt")["meta"]
         if (meta["engine"], meta["arch"]) != (args.engine, args.arch):
             fail(f"{args.resume} holds a {meta['arch']} of {meta['engine']}, not a {args.arch} of {args.engine}")
+        if meta["categories"] != data.categories:
+            fail(f"--resume {args.resume}: the data are not those of the run: other categories")
     else:
         start = starting_weights(args, engine)
         meta = describe(args, data, start)
     default = f"{args.arch}-{data.name}" + "-detectron2" * (args.engine == "detectron2")
-    run = Path(args.resume) if args.resume else utils.new_run(args.run, default)
+    run = utils.open_run(args, default, split)
+    if args.resume:
+        refuse_other_labels(run, split)
     return data, meta, start and start["model"], run
+
+
+def load_data(args: Namespace) -> datasets.Data:
+    """What trains and validates; of your own data also what is for the test, of which only the names are noted."""
+    published = args.data in ("auto", "coco")
+    parts = ("train", "val") if published else ("train", "val", "test")
+    return datasets.load(args.data, args.data_root, parts, args.categories, args.limit)
+
+
+def make_split(args: Namespace, data: datasets.Data) -> dict:
+    """Which pictures train, validate and test, by content and by name: split.json."""
+    split = {"data": args.data if data.own else data.name, "own": data.own}
+    split |= {part: pictures.samples() for part, pictures in data.splits.items()}
+    used = {mark for part in data.splits for mark in split[part]}
+    left = {mark: name for rest in data.unused for mark, name in rest.existing().samples().items()}
+    split["unused"] = {mark: name for mark, name in left.items() if mark not in used}
+    data.splits.pop("test", None)
+    return split | {"labels": {part: pictures.labels() for part, pictures in data.splits.items()}}
+
+
+def refuse_other_labels(run: Path, split: dict) -> None:
+    """utils.open_run compares the pictures of a resumed run; this compares what is annotated on them."""
+    path = run / "split.json"
+    before = utils.read_json(path).get("labels", {}) if path.exists() else {}
+    for part, mark in before.items():
+        if mark != split["labels"].get(part):
+            fail(f"--resume {run}: the data are not those of the run: annotations of the {part} part have changed")
 
 
 def train(args: Namespace) -> Path:

@@ -1,5 +1,6 @@
 """Shared by the tests: --device, a small sample on the disk, and a way to run the chapter's scripts as a user does."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -53,7 +54,8 @@ def run_script():
 
 @pytest.fixture
 def coco_file(tmp_path):
-    """coco_file(images=[...], annotations=[...]) -> an annotation file, and a grey 40 x 30 picture for each image."""
+    """coco_file(images=[...], annotations=[...]) -> an annotation file, and a grey picture for each image, no two alike."""
+    made = itertools.count()
 
     def make(images=None, annotations=(), categories=None, name="instances_train", folder="own"):
         top = tmp_path / folder
@@ -65,6 +67,7 @@ def coco_file(tmp_path):
         for image in images:
             if image.get("file_name") and not image.pop("absent", False):
                 pixels = np.full((image["height"], image["width"], 3), 90, np.uint8)
+                pixels[0, 0] = divmod(next(made), 256) + (0,)
                 Image.fromarray(pixels).save(place / image["file_name"])
         content = {"images": images, "annotations": list(annotations), "categories": categories}
         path = top / "annotations" / f"{name}.json"

@@ -71,13 +71,18 @@ def test_what_there_is_no_file_for_is_held_out(coco_file):
     parts = ("train", "val", "test")
     alone = datasets.load(str(path.parents[1]), parts=parts)
     ids = [{image["id"] for image in alone.splits[part].images} for part in parts]
-    assert [len(i) for i in ids] == [24, 3, 3] and len(set.union(*ids)) == 30
+    assert (
+        sum(map(len, ids)) == 30
+        and len(set.union(*ids)) == 30
+        and 1 <= min(map(len, ids)) <= max(map(len, ids[1:])) < 8
+    )
     assert alone.categories == [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
     again = datasets.load(str(path), parts=("val",))
     assert {image["id"] for image in again.splits["val"].images} == ids[1], "the same whether asked for alone or not"
     coco_file(**many(5), name="instances_val")
     two = datasets.load(str(path.parents[1]), parts=parts)
-    assert [len(two.splits[part]) for part in parts] == [27, 3, 5], "val tests, and a tenth of train validates"
+    assert len(two.splits["test"]) == 5, "val tests, and a tenth of train validates"
+    assert len(two.splits["train"]) + len(two.splits["val"]) == 30 and 1 <= len(two.splits["val"]) < 8
     coco_file(**many(4), name="instances_test")
     three = datasets.load(str(path.parents[1]), parts=parts)
     assert [len(three.splits[part]) for part in parts] == [30, 5, 4]
@@ -202,7 +207,7 @@ def test_check_names_every_fault(coco_file, capsys):
 def test_16_bit_grey_and_palette_pictures_are_read_as_colour(tmp_path):
     grey = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    assert (datasets.read_image(tmp_path / "deep.png") == (grey // 256)[..., None]).all()
+    assert (datasets.read_image(tmp_path / "deep.png") == (grey / 257).round()[..., None]).all()
     for mode in ("L", "P", "RGBA", "1"):
         Image.new("RGB", (7, 5), (200, 200, 200)).convert(mode).save(tmp_path / f"{mode}.png")
         assert datasets.read_image(tmp_path / f"{mode}.png").shape == (5, 7, 3)
@@ -262,7 +267,7 @@ def serve_coco(server, monkeypatch, scenes):
 def test_coco_is_downloaded_whole(server, monkeypatch, scenes, tmp_path):
     serve_coco(server, monkeypatch, scenes)
     data = datasets.load("coco", tmp_path, ("train", "val", "test"))
-    assert [len(data.splits[part]) for part in ("train", "val", "test")] == [15, 1, 4]
+    assert sum(len(data.splits[part]) for part in ("train", "val")) == 16 and len(data.splits["test"]) == 4
 
 
 def test_a_part_of_coco_is_downloaded_picture_by_picture(server, monkeypatch, scenes, tmp_path):
@@ -272,15 +277,25 @@ def test_a_part_of_coco_is_downloaded_picture_by_picture(server, monkeypatch, sc
     assert there == [image["file_name"] for image in data.splits["train"].images] and len(there) == 3
     assert not (tmp_path / "coco" / "val2017").exists()
     whole = datasets.load("coco", tmp_path, ("train",))
-    assert len(whole.splits["train"]) == 15, "the part is not taken for the whole"
+    assert len(whole.splits["train"]) > 10, "the part is not taken for the whole"
 
 
-def test_a_download_of_another_hash_is_refused_and_leaves_nothing(server, monkeypatch, scenes, tmp_path):
+def test_a_download_of_another_hash_is_refused_and_kept_beside(server, monkeypatch, scenes, tmp_path):
     serve_coco(server, monkeypatch, scenes)
     (server[0] / "annotations" / "a.zip").write_bytes(b"something else")
-    with pytest.raises(SystemExit, match=r"could not download http.*a.zip \(the MD5 is .*\); put it there by hand as"):
+    with pytest.raises(SystemExit, match=r"could not download a.zip \(.*its MD5 is not .*\); put it into .* by hand"):
         datasets.load("coco", tmp_path)
-    assert list((tmp_path / "coco").iterdir()) == []
+    assert [path.name for path in (tmp_path / "coco").iterdir()] == ["a.zip.damaged"]
+
+
+def test_what_comes_in_place_of_a_picture_is_refused(server, monkeypatch, scenes, tmp_path):
+    serve_coco(server, monkeypatch, scenes)
+    (server[0] / "train2017").unlink()
+    shutil.copytree(scenes / "train", server[0] / "train2017")
+    for path in (server[0] / "train2017").iterdir():
+        path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(SystemExit, match="could not download .*png .*not the file expected"):
+        datasets.load("coco", tmp_path, ("train",), "ring", limit=3)
 
 
 def test_no_member_of_an_archive_leaves_its_folder(tmp_path):

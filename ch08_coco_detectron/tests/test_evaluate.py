@@ -131,6 +131,31 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong():
     assert result["PQ"] < 1, "most of this one lies beside the crowd"
 
 
+def test_a_pixel_of_a_crowd_that_a_thing_covers_is_the_things():
+    """By hand, as the official evaluation counts: 100 pixels found, 60 in the crowd's mask, 30 of them a thing's."""
+    crowd = thing(2, box=(0, 0, 6, 10), iscrowd=1)
+    crowd["segmentation"] = {
+        "size": [30, 40],
+        "counts": masks.run_lengths(masks.to_mask(crowd["segmentation"], 30, 40)),
+    }
+    dog = thing(1, box=(3, 0, 3, 10), category_id=7)
+    extra = found((0, 0, 10, 10))
+    alone, _ = evaluate.measure(truth_of([crowd]), [extra])
+    covered, _ = evaluate.measure(truth_of([crowd, dog]), [extra])
+    assert alone["categories"]["cat"]["PQ"] is None, "60 of 100 in the crowd: not counted"
+    assert covered["categories"]["cat"]["PQ"] == 0, "30 of 100: an error"
+
+
+def test_a_crowd_of_another_category_excuses_nothing():
+    crowd = thing(2, box=(0, 0, 20, 20), category_id=7, iscrowd=1)
+    crowd["segmentation"] = {
+        "size": [30, 40],
+        "counts": masks.run_lengths(masks.to_mask(crowd["segmentation"], 30, 40)),
+    }
+    result, _ = evaluate.measure(truth_of([crowd]), [found((0, 0, 10, 10))])
+    assert result["categories"]["cat"]["PQ"] == 0
+
+
 def test_an_object_that_keeps_no_more_than_half_of_its_pixels_is_dropped():
     labels, front = {3: 1, 7: 2}, found((0, 0, 10, 10), 0.9)
     for width, kept in ((21, [0, 1, 1]), (20, [0, 1])):  # 110 of 210 pixels are left, or 100 of 200

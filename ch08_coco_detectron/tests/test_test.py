@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import datasets
+import draw
 import evaluate
 import models
 import read_coco
@@ -112,6 +113,14 @@ def test_shipped_weights_find_most_masks_on_unseen_scenes(tmp_path, device):
     result = json.loads((tmp_path / "test.json").read_text("utf-8"))
     assert result["mask"]["AP50"] >= 0.6 and result["pictures"] == 200
     assert result["mask"]["AP50"] == pytest.approx(meta["score"]["mask_AP50"], abs=0.01)
+
+
+def test_names_that_the_usual_font_lacks_are_drawn_with_one_that_has_them(monkeypatch):
+    asked = []
+    monkeypatch.setattr(utils, "find_font", lambda text: asked.append(text) or utils.font_files()[0])
+    blank = np.zeros((500, 500, 3), np.uint8)
+    drawn = [draw.annotate(blank, [thing()], [{"id": 3, "name": name}]) for name in ("狗", "дом", "$x$ dog")]
+    assert asked == ["狗", "дмо"] and not (drawn[0] == drawn[1]).all()
 
 
 # ---- read_coco.py -----------------------------------------------------------------------------------------------------

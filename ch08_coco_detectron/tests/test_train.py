@@ -53,11 +53,12 @@ def start(command, run, epochs):
 
 
 def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
-    words = [*SMALL, "--data", str(scenes)]
+    words = [*SMALL, "--epochs", "4", "--data", str(scenes)]
     train.main([*words, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=1)
-    assert len(metrics(killed)) < 1 + 3, "it was over before the kill"
+    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=2)
+    assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
+    assert (killed / "last.pt").exists(), "there is something to resume from"
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
 
@@ -256,11 +257,12 @@ def test_a_loss_that_is_no_number_stops_the_run(scenes, tmp_path, monkeypatch):
         (["--arch", "minni"], "no architecture 'minni'; did you mean mini?"),
         (["--data", "nowhere"], "--data nowhere: not coco, sample or auto"),
         (["--resume", "nowhere"], "no args.json there"),
+        (["--patience", "0"], "argument --patience: '0': must be a whole number, 1 or more"),
         (["--weights", "coco"], "there are COCO weights for mask_rcnn_r50_fpn only"),
         (["--compile"], "--compile: a detector's shapes change"),
         (["--num-gpus", "2"], "--num-gpus is Detectron2's"),
-        (["--batch-size", "0"], "--batch-size 0: must be above 0"),
-        (["--min-size", "8"], "--min-size 8: must be 32 or more"),
+        (["--batch-size", "0"], "argument --batch-size: '0': must be a whole number, 1 or more"),
+        (["--min-size", "8"], "argument --min-size: '8': must be a whole number, 32 or more"),
     ],
 )
 def test_nonsense_is_refused_in_one_line(words, message, scenes):
