@@ -1,39 +1,61 @@
 """The service's HTTP side: what is taken, what is refused, and how it is watched. Pictures go to the pool unopened.
 
     POST /predict   the bytes of a picture file -> {"width", "height", "classes": [{"name", "probability"}, ...]}
+                    a form of several files (curl -F) -> {"pictures": [{"status", and the above or "error"}, ...]}
     GET  /          a page that takes a picture and shows the answer
-    GET  /health    200 while the process lives; /ready: 200 while it can answer; /metrics: for Prometheus
+    GET  /health    200 while the process can do its work; /ready: 200 while it can answer; /metrics: for Prometheus
     POST /reload    open the model file again (only where there is a token); the signal SIGHUP does the same
 Errors are {"error": "one line"}. No request names a file, and none reaches the disk.
 """
 
 import asyncio
 import hmac
+import ipaddress
 import json
 import logging
+import re
 import time
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine import BadModel
 from picture import Refused
-from pool import Pool
+from pool import CannotStart, Pool, Settings
 
 log = logging.getLogger("serve")
 PAGE = Path(__file__).with_name("page.html")
 ROUTES = ("/", "/predict", "/health", "/ready", "/metrics", "/reload")
-HEAD_BYTES = 32_768  # of a request's line and headers
 PAGE_HEADERS = {  # the page may load nothing from elsewhere, and nobody may frame it
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src blob:; connect-src 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-TAKEN_TYPES = ("image/", "application/octet-stream")
+FORM, TAKEN_TYPES = "multipart/form-data", ("image/", "application/octet-stream")
+MOST_FILES = 32  # of a form
+NO_TOKEN = Refused(401, "this service asks for a token: send the header Authorization: Bearer TOKEN")
+
+
+class OfPool:
+    """Which model answers, and how long workers were busy: read when Prometheus asks, as the model may be another by then."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+
+    def collect(self):
+        model = self.pool.model
+        labels = {"name": model.name, "hash": model.version, "classes": str(len(model.meta["classes"]))}
+        yield InfoMetricFamily("model", "The model that answers", value=labels)
+        busy = (
+            "Time that workers spent on batches; its rate over the number of workers is the share of time they are busy"
+        )
+        yield CounterMetricFamily("worker_busy_seconds", busy, value=self.pool.busy_seconds)
 
 
 class Metrics:
@@ -48,11 +70,12 @@ class Metrics:
         batches = Histogram("batch_size", "Pictures a batch", buckets=(1, 2, 4, 8, 16, 32, 64), **where)
         pool.batches = batches.observe
         for name, text, read in (
-            ("queue_length", "Requests that wait", lambda: len(pool.queue)),
+            ("queue_length", "Requests that wait", lambda: pool.waiting),
             ("workers", "Workers that take requests", lambda: len(pool.workers)),
             ("worker_restarts", "Workers that died and were replaced", lambda: pool.restarts),
         ):
             Gauge(name, text, registry=self.registry).set_function(read)
+        self.registry.register(OfPool(pool))
 
 
 class Observe:
@@ -68,7 +91,7 @@ class Observe:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self.pool.draining:  # no further request on this connection
+                if self.pool.draining and not scope.get("more_follow", bool)():  # no further request on this connection
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -89,29 +112,106 @@ def answer(status: int, value: dict | str, **headers: str) -> Response:
 
 def refusal(why: Refused) -> Response:
     headers = {401: {"WWW_Authenticate": "Bearer"}, 429: {"Retry_After": "1"}, 503: {"Retry_After": "1"}}
+    headers |= {408: {"Connection": "close"}}
     return answer(why.status, {"error": str(why)}, **headers.get(why.status, {}))
+
+
+class Hosts:
+    """The names by which the service may be called. A page of another name, which its owner lets point to this machine (DNS
+    rebinding), could read the answers with the eyes of whoever has it open."""
+
+    def __init__(self, settings: Settings):
+        self.names = {"localhost", "127.0.0.1", "::1", settings.host.lower(), *map(str.lower, settings.allowed_hosts)}
+        self.everyone = "*" in self.names
+        self.addresses = settings.host in ("0.0.0.0", "::", "")  # it listens on all of them; no page's name is one
+
+    def objection(self, scope) -> Refused | None:
+        if self.everyone:
+            return None
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if len(given) != 1:
+            if not given and scope.get("http_version") == "1.0":
+                return None
+            return Refused(400, "a request must have one Host header")
+        name = re.sub(r":\d*$", "", given[0].decode("latin-1").lower()).strip("[]")
+        if name in self.names or (self.addresses and is_address(name)):
+            return None
+        return Refused(421, "not a name of this service; it may be allowed with --allowed-hosts")
+
+
+def is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+def files_of_form(kind: bytes | str, body: bytes) -> list[bytes]:
+    """The body of a form -> the bytes of the files in it, in their order; other fields are ignored. Raises Refused."""
+    files: list[bytearray] = []
+    header: dict[str, bytearray] = {}
+    is_file = False
+
+    def begin() -> None:
+        header.update(name=bytearray(), value=bytearray(), disposition=bytearray())
+
+    def end_of_header() -> None:
+        if header["name"].lower() == b"content-disposition":
+            header["disposition"] = header["value"]
+        header.update(name=bytearray(), value=bytearray())
+
+    def begin_data() -> None:
+        nonlocal is_file
+        is_file = b"filename" in parse_options_header(bytes(header["disposition"]))[1]
+        if is_file and len(files) == MOST_FILES:
+            raise Refused(413, f"more than {MOST_FILES} files in a form")
+        if is_file:
+            files.append(bytearray())
+
+    def data(chunk: bytes, start: int, end: int) -> None:
+        if is_file:
+            files[-1].extend(memoryview(chunk)[start:end])
+
+    callbacks = {
+        "on_part_begin": begin,
+        "on_header_field": lambda chunk, start, end: header["name"].extend(chunk[start:end]),
+        "on_header_value": lambda chunk, start, end: header["value"].extend(chunk[start:end]),
+        "on_header_end": end_of_header,
+        "on_headers_finished": begin_data,
+        "on_part_data": data,
+    }
+    try:
+        parser = MultipartParser(parse_options_header(kind)[1][b"boundary"], callbacks)
+        parser.write(body)
+        parser.finalize()
+    except Refused:
+        raise
+    except Exception:  # FormParserError, KeyError without a boundary, ...
+        raise Refused(400, "a damaged form; send it as curl -F file=@a.jpg does") from None
+    if not files:
+        raise Refused(400, "a form without a file; send it as curl -F file=@a.jpg does")
+    return [bytes(file) for file in files]
 
 
 class Service:
     """The endpoints."""
 
-    def __init__(self, pool: Pool, metrics: Metrics):
+    def __init__(self, pool: Pool, metrics: Metrics | None):
         self.pool, self.settings, self.metrics = pool, pool.settings, metrics
-        self.held = 0  # bytes of bodies in memory, those still to come included
+        self.held = 0  # bytes of bodies in memory: those that have arrived
         self.page = PAGE.read_bytes()
 
     async def predict(self, request: Request) -> Response:
-        size = self.announced_size(request)
-        objection = self.objection(request, size)
-        reserved = 0 if objection else size
-        self.held += reserved
+        """The classes of a picture: send the bytes of its file, or a form with several files."""
+        kind = request.headers.get("content-type", TAKEN_TYPES[1]).lower()
+        size = int(request.headers.get("content-length", 0))  # the parser let pass digits alone
+        body = Body(self)
         try:
-            data = await asyncio.wait_for(self.read_body(request, objection), self.settings.timeout)
+            data = await body.read(request, self.objection(request, kind, size))
+            if kind.startswith(FORM):
+                return await self.predict_form(request.headers["content-type"], data)
             status, text = await self.pool.submit(data)
             return answer(status, text)
-        except asyncio.TimeoutError:
-            why = f"the body did not arrive within {self.settings.timeout:g} s"
-            return answer(408, {"error": why}, Connection="close")
         except ClientDisconnect:
             return answer(400, {"error": "the client went away"})
         except Refused as why:
@@ -120,136 +220,157 @@ class Service:
                 response.headers["connection"] = "close"
             return response
         finally:
-            self.held -= reserved
+            body.release()
 
-    def announced_size(self, request: Request) -> int:
-        """The body's length as the header has it; of a body sent in chunks, the most it may be."""
-        return int(request.headers.get("content-length", self.settings.max_body))  # the parser let pass digits alone
+    async def predict_form(self, kind: str, data: bytes) -> Response:
+        """Each picture is answered, or refused, by itself."""
 
-    def objection(self, request: Request, size: int) -> Refused | None:
-        """What speaks against a request before its body is read, if anything."""
+        async def one(file: bytes) -> dict:
+            try:
+                status, text = await self.pool.submit(file)
+                return {"status": status} | (json.loads(text) if isinstance(text, str) else text)
+            except Refused as why:
+                return {"status": why.status, "error": str(why)}
+
+        return answer(200, {"pictures": await asyncio.gather(*map(one, files_of_form(kind, data)))})
+
+    def objection(self, request: Request, kind: str, size: int) -> Refused | None:
+        """What speaks against a request before its body is read, if anything. `size`: as announced."""
         if not self.allowed(request):
-            return Refused(401, "this service asks for a token: send the header Authorization: Bearer TOKEN")
+            return NO_TOKEN
         if size > self.settings.max_body:
             return Refused(413, f"a body of {size:,} bytes; at most {self.settings.max_body:,} are taken")
-        kind = request.headers.get("content-type", TAKEN_TYPES[1])
-        if not kind.startswith(TAKEN_TYPES):
-            return Refused(415, "send a picture file's bytes, as image/jpeg, image/png or application/octet-stream")
-        if self.held + size > self.settings.max_memory:
-            return Refused(429, "too many pictures at a time; try again in a second")
+        if not kind.startswith((*TAKEN_TYPES, FORM)):
+            return Refused(415, f"send a picture's bytes as image/jpeg or application/octet-stream, or files as {FORM}")
         return None
 
     def allowed(self, request: Request) -> bool:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        return self.settings.token is None or hmac.compare_digest(given.encode(), self.settings.token.encode())
-
-    async def read_body(self, request: Request, objection: Refused | None) -> bytes:
-        """The request's body. One that is refused is read as well, and thrown away: a client that is still sending would not
-        see the answer, as closing a connection with unread data resets it. One that waits for a "100 Continue" is told at once.
-        """
-        if objection and "expect" in request.headers:
-            raise objection
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self.settings.max_body and not objection:
-                objection = Refused(413, f"a body of more than {self.settings.max_body:,} bytes")
-            if objection:
-                parts.clear()
-            else:
-                parts.append(part)
-        if objection:
-            raise objection
-        return b"".join(parts)
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        token = self.settings.token
+        return token is None or (
+            scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+        )
 
     async def reload(self, request: Request) -> Response:
+        """Opens the model file again, beside the model in use, which stays if that fails."""
         if self.settings.token is None or not self.allowed(request):
             return refusal(Refused(401, "only with a token: Authorization: Bearer TOKEN"))
         try:
             model = await self.pool.reload()
         except BadModel as why:
             return answer(422, {"error": f"the model in use stays: {why}"})
+        except CannotStart as why:
+            return refusal(Refused(503, f"the model in use stays: {why}"))
         return answer(200, {"model": model.version})
 
     async def show_page(self) -> Response:
+        """A page that takes a picture and shows the answer."""
         return Response(self.page, headers=PAGE_HEADERS, media_type="text/html")
 
     async def health(self) -> Response:
-        return answer(200, {"alive": True})
+        """Whether the process can do its work, and with which model: if not, a supervisor should start it anew."""
+        alive = self.pool.alive
+        return answer(200 if alive else 503, {"alive": alive} | self.pool.model.about())
 
     async def ready(self) -> Response:
+        """Whether it can answer now: if not, a load balancer should look elsewhere."""
         model = {"model": self.pool.model.version, "arch": self.pool.model.meta["arch"]}
         return answer(200 if self.pool.ready else 503, {"ready": self.pool.ready} | model)
 
     async def show_metrics(self, request: Request) -> Response:
+        """For Prometheus."""
         if not self.allowed(request):
-            return refusal(Refused(401, "this service asks for a token: send the header Authorization: Bearer TOKEN"))
+            return refusal(NO_TOKEN)
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Body:
+    """The body of a request, and what it takes of the memory that all bodies share: what has arrived, not what is announced."""
+
+    def __init__(self, service: Service):
+        self.service, self.settings, self.held = service, service.settings, 0
+
+    async def read(self, request: Request, objection: Refused | None) -> bytes:
+        """One that is refused is read as well, and thrown away: a client that is still sending would not see the answer, as
+        closing a connection with unread data resets it. One that waits for a "100 Continue" is told at once."""
+        if objection and "expect" in request.headers:
+            raise objection
+        parts, size = [], 0
+        async for part in request.stream():
+            size += len(part)
+            if objection is None:
+                objection = self.keep(len(part), size)
+                parts.append(part)
+            if objection and parts:
+                parts.clear()
+                self.release()
+        if objection or "late" in request.scope:  # see protocol.Protocol.too_late
+            raise objection or Refused(408, request.scope["late"])
+        return b"".join(parts)
+
+    def keep(self, length: int, size: int) -> Refused | None:
+        if size > self.settings.max_body:
+            return Refused(413, f"a body of more than {self.settings.max_body:,} bytes")
+        if self.service.held + length > self.settings.max_memory:
+            return Refused(429, "too many pictures at a time; try again in a second")
+        self.held += length
+        self.service.held += length
+        return None
+
+    def release(self) -> None:
+        self.service.held -= self.held
+        self.held = 0
 
 
 class ShortCut:
     """Takes POST /predict past FastAPI's layers: for a request that is all bytes they find nothing to do, and cost as much
-    processor time as a small network's answer."""
+    processor time as a small network's answer. Before that it looks at the Host header."""
 
     def __init__(self, service: Service, app: FastAPI):
-        self.service, self.app = service, app
+        self.service, self.app, self.hosts = service, app, Hosts(service.settings)
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["path"] == "/predict" and scope["method"] == "POST":
+        if why := self.hosts.objection(scope):
+            await refusal(why)(scope, receive, send)
+        elif scope["path"] == "/predict" and scope["method"] == "POST":
             response = await self.service.predict(Request(scope, receive))
-            return await response(scope, receive, send)
-        await self.app(scope, receive, send)
+            await response(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def plain_error(request: Request, error: HTTPException) -> Response:
+    """404 and 405 in the words of all other errors."""
+    why = {404: "there is no such page", 405: "this page does not take that method"}
+    response = answer(error.status_code, {"error": why.get(error.status_code, str(error.detail))})
+    response.headers.update(error.headers or {})
+    return response
+
+
+def documented() -> dict:
+    """What FastAPI cannot tell of POST /predict, which takes its requests unread, for its page (--docs)."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    files = {"type": "array", "items": binary["schema"]}
+    form = {"schema": {"type": "object", "properties": {"file": files}}}
+    return {"requestBody": {"required": True, "content": {TAKEN_TYPES[1]: binary, "image/*": binary, FORM: form}}}
 
 
 def make_app(pool: Pool):
     """-> the ASGI application over a pool of workers."""
-    metrics = Metrics(pool)
+    metrics, docs = Metrics(pool), pool.settings.docs
     service = Service(pool, metrics)
-    app = FastAPI(title="Picture classifier", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_api_route("/predict", service.predict, methods=["POST"])  # says 405 to the other methods; see ShortCut
+    urls = {"docs_url": "/docs" if docs else None, "openapi_url": "/openapi.json" if docs else None, "redoc_url": None}
+    handlers = {HTTPException: plain_error}
+    app = FastAPI(title="Picture classifier", redirect_slashes=False, exception_handlers=handlers, **urls)
+    app.add_api_route("/predict", service.predict, methods=["POST"], openapi_extra=documented())  # see ShortCut
     app.add_api_route("/reload", service.reload, methods=["POST"])
-    app.add_api_route("/", service.show_page)
-    app.add_api_route("/health", service.health)
-    app.add_api_route("/ready", service.ready)
-    app.add_api_route("/metrics", service.show_metrics)
+    pages = {
+        "/": service.show_page,
+        "/health": service.health,
+        "/ready": service.ready,
+        "/metrics": service.show_metrics,
+    }
+    for path, page in pages.items():
+        app.add_api_route(path, page)
+        app.add_api_route(path, page, methods=["HEAD"], include_in_schema=False)
     return Observe(ShortCut(service, app), pool, metrics)
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, and a limit that it lacks: a request's line and headers must come in time and be of sane length, or
-    a client could hold connections for ever by sending a byte now and then."""
-
-    head_seconds, head_timer, head_bytes = 10.0, None, 0
-
-    def connection_made(self, transport) -> None:
-        super().connection_made(transport)
-        self.expect_head()
-
-    def expect_head(self) -> None:
-        self.head_arrived()
-        self.head_bytes = 0
-        self.head_timer = self.loop.call_later(self.head_seconds, self.transport.close)
-
-    def head_arrived(self) -> None:
-        if self.head_timer:
-            self.head_timer.cancel()
-            self.head_timer = None
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.head_timer:  # still not whole
-            self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too long.")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.expect_head()
-
-    def on_headers_complete(self) -> None:
-        self.head_arrived()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc) -> None:
-        self.head_arrived()
-        super().connection_lost(exc)

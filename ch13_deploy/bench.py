@@ -211,7 +211,7 @@ def main(argv=None) -> None:
     parser.add_argument("--services", nargs="+", choices=SERVICES, help="measure these instead")
     parser.add_argument("--soak", type=int, metavar="N", help="N requests to the default service, half of them bad")
     parser.add_argument("--weights", metavar="FILE", help="default: weights/resnet10.safetensors")
-    parser.add_argument("--model", metavar="FILE", help="for --services: an .onnx file (default: the shipped weights)")
+    parser.add_argument("--model", metavar="FILE", help="for --services: an .onnx file (default: the shipped one)")
     parser.add_argument("--requests", type=int, default=4000, help="to each service (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=100, help="of each format (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=engine.cores(), help="default: %(default)s, all cores")
@@ -221,7 +221,7 @@ def main(argv=None) -> None:
     if args.services or args.soak:
         import serve
 
-        model = Path(args.model) if args.model else serve.shipped_model()
+        model = Path(args.model) if args.model else serve.DEFAULT_MODEL
     if args.soak:
         return print(json.dumps(about | soak(model, args.soak)))
     if args.services:

@@ -2,7 +2,7 @@
 
     python export.py --to onnx                           # the shipped weights -> runs/export/resnet10.onnx
     python export.py --to torchscript --by script        # compiled from the source; --by trace records one run (course 13-2)
-    python export.py --to aoti --run runs/resnet10-sample
+    python export.py --to aoti --run runs/resnet10-sample        # -> runs/resnet10-sample/export
     python export.py --to onnx --weights ../ch06_cifar10/weights/mobilenet.safetensors
 
 torchscript   a program for torch's own interpreter. Deprecated upstream; `export` and `aoti` replace it
@@ -70,6 +70,10 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path, meta: dict, by: str) 
         input_names=["pixels"], output_names=["logits"],
     )  # fmt: skip
     program.model.metadata_props["meta"] = json.dumps(meta)
+    for (
+        node
+    ) in program.model.graph:  # the torch program behind each: it names folders of this machine, and nobody reads it
+        node.metadata_props.clear()
     program.save(str(path), external_data=False)
 
 
@@ -131,13 +135,16 @@ def main(argv=None) -> None:
     parser.add_argument("--weights", metavar="FILE", help=f"a .safetensors file (default: weights/{WEIGHTS.name})")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py, instead of --weights")
     parser.add_argument("--data", default="sample", help="pictures to compare answers on: " + datasets.DATA_HELP)
-    parser.add_argument("--out", metavar="DIR", default="runs/export", help="default: %(default)s")
+    parser.add_argument("--out", metavar="DIR", help="default: export/ in the run, or runs/export")
     args = parser.parse_args(argv)
-    model, meta = models.load(Path(args.run) / "best.pt" if args.run else args.weights or WEIGHTS)
+    path = Path(args.run) / "best.pt" if args.run else Path(args.weights or WEIGHTS)
+    model, meta = models.load(path)
+    meta |= {"source": f"{path.resolve().parent.name}/{path.name}", "source_sha256": utils.hash_of(path)}
+    out = Path(args.out or (path.parent / "export" if args.run else "runs/export"))
     real = real_pictures(args.data, meta["image_size"])
     utils.seed_everything(0)
     for kind in args.to:
-        export(model, meta, kind, Path(args.out), real, args.by)
+        export(model, meta, kind, out, real, args.by)
 
 
 if __name__ == "__main__":

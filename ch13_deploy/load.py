@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import struct
 import sys
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ class Case:
     body: bytes
     status: int = 200
     content_type: str = "application/octet-stream"
+    heavy: bool = False  # takes much of somebody's time, so that a load has few of them
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -57,6 +59,8 @@ def odd_cases() -> dict[str, Case]:
     photo, exif = encoded(sign, "JPEG"), Image.Exif()
     exif[0x0112] = 6  # lies on its side: show it turned by 90 degrees
     frames = [sign, sign.rotate(90), sign.rotate(180)]
+    in_words = b"Exif\0\0MM\0*" + struct.pack(">IHHHI4sI", 8, 1, 0x0112, 2, 2, b"6", 0)  # the orientation as text
+    grey16 = Image.fromarray(np.asarray(sign.convert("L")).astype(np.uint16) * 257)
     return {
         "animated GIF": Case(encoded(sign, "GIF", save_all=True, append_images=frames)),
         "CMYK": Case(encoded(sign.convert("CMYK"), "JPEG"), content_type="image/jpeg"),
@@ -64,9 +68,15 @@ def odd_cases() -> dict[str, Case]:
         "grey": Case(encoded(sign.convert("L"), "PNG")),
         "palette": Case(encoded(sign.convert("P"), "PNG")),
         "transparent": Case(encoded(sign.convert("RGBA"), "WEBP")),
+        "TIFF": Case(encoded(sign, "TIFF"), content_type="IMAGE/TIFF"),
+        "16 bits": Case(encoded(grey16, "PNG")),
+        "EXIF in words": Case(encoded(sign, "PNG", exif=in_words)),
         "1x1": Case(encoded(Image.new("RGB", (1, 1)), "PNG")),
-        "20,000 pixels wide": Case(encoded(Image.new("1", (20_000, 40)), "PNG")),
         "named otherwise": Case(photo, content_type="image/png"),
+        "large": Case(encoded(Image.new("L", (4000, 4000)), "PNG"), heavy=True),
+        "20,000 pixels wide": Case(encoded(Image.new("1", (20_000, 40)), "PNG"), 413),
+        "a line": Case(encoded(Image.new("1", (1, 60_000)), "PNG"), 413),
+        "many pixels": Case(encoded(Image.new("1", (7071, 7071)), "PNG"), 413),
         "bomb": Case(encoded(Image.new("1", (12_000, 12_000)), "PNG"), 413),
         "not an image": Case(b"Dear Sir or Madam, " * 50, 415),
         "a page": Case(b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>", 415, "image/svg+xml"),
@@ -76,7 +86,7 @@ def odd_cases() -> dict[str, Case]:
         "truncated PNG": Case(encoded(sign, "PNG")[:500], 422),
         "first bytes only": Case(photo[:12], 422),
         "empty": Case(b"", 400),
-        "too large a body": Case(bytes(12_000_000), 413),
+        "too large a body": Case(bytes(12_000_000), 413, heavy=True),
     }
 
 
@@ -140,10 +150,9 @@ async def put_load(target: Target, cases: list[Case], clients: int, seconds: flo
 
 
 def mixed(count: int, malformed: bool) -> list[Case]:
-    """-> `count` cases: signs; with `malformed`, every other one is odd, and of those with large bodies there are few."""
+    """-> `count` cases: signs; with `malformed`, every other one is odd, and of those that are heavy there are few."""
     good, odd = good_cases(), list(odd_cases().values())
-    light = [case for case in odd if len(case.body) < 1_000_000 and case.status != 413]
-    heavy = [case for case in odd if case not in light]
+    light, heavy = ([case for case in odd if case.heavy is kind] for kind in (False, True))
     cases = [good[i % len(good)] for i in range(count)]
     for i in range(0, count if malformed else 0, 2):
         cases[i] = heavy[i // 200 % len(heavy)] if i % 200 == 0 else light[i // 2 % len(light)]

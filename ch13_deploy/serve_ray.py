@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 from engine import BadModel, Predictor, open_onnx
-from pool import Model, Settings
+from pool import CannotStart, Model, Settings
 
 HERE = Path(__file__).parent
 log = logging.getLogger("serve")
@@ -42,12 +42,12 @@ def build(settings: Settings, model: Model):
     )
     class Classifier:
         def __init__(self):
-            from app import Service
+            from app import Hosts, Service
 
-            self.settings, self.model, self.ready = settings, model, True
-            engine = open_onnx(model.data, settings.threads)
+            self.settings, self.model, self.ready, self.alive = settings, model, True, True
+            engine = open_onnx(model.data, settings.threads, settings.provider)
             self.predict = Predictor(engine, settings.max_pixels)
-            self.service = Service(self, metrics=None)
+            self.service, self.hosts = Service(self, metrics=None), Hosts(settings)
             self.routes = {"/": self.service.show_page, "/ready": self.service.ready, "/health": self.service.health}
 
         @serve.batch(max_batch_size=settings.max_batch, batch_wait_timeout_s=max(0.001, settings.batch_wait))
@@ -59,12 +59,14 @@ def build(settings: Settings, model: Model):
             return await self.batch(data)
 
         async def __call__(self, request):
-            from app import answer
+            from app import answer, refusal
 
+            if why := self.hosts.objection(request.scope):
+                return refusal(why)
             path, method = request.url.path, request.method
             if path == "/predict" and method == "POST":
                 return await self.service.predict(request)
-            if path in self.routes and method == "GET":
+            if path in self.routes and method in ("GET", "HEAD"):
                 return await self.routes[path]()
             return answer(404, {"error": "there are POST /predict, GET /, /ready and /health"})
 
@@ -78,7 +80,7 @@ def main(settings: Settings) -> None:
     try:
         model = Model.read(settings.model)
         model.meta = open_onnx(model.data, 1).meta
-    except BadModel as why:
+    except (BadModel, CannotStart) as why:
         fail(f"{settings.model}: {why}" if str(settings.model) not in str(why) else why)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report home
     import ray

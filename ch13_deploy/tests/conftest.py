@@ -1,4 +1,4 @@
-"""Shared by the tests: --device, the shipped network as an ONNX file, and ways to run the chapter's scripts as a user does."""
+"""Shared by the tests: --device, the shipped model, one service for all who leave it as it was, and ways to run the scripts."""
 
 import os
 import subprocess
@@ -41,13 +41,18 @@ def run_script():
 
 
 @pytest.fixture(scope="session")
-def onnx_file(tmp_path_factory):
-    """The shipped network, exported once for all tests."""
-    import export
+def onnx_file():
+    """The shipped model."""
+    return CHAPTER / "weights" / "resnet10.onnx"
 
-    folder = tmp_path_factory.mktemp("export")
-    export.main(["--to", "onnx", "--out", str(folder)])
-    return folder / "resnet10.onnx"
+
+@pytest.fixture(scope="session")
+def service(onnx_file, tmp_path_factory):
+    """One service for the tests that leave it as it was."""
+    from running import running
+
+    with running(onnx_file, tmp_path_factory.mktemp("serve"), "--timeout", "6", "--idle", "2") as it:
+        yield it
 
 
 @pytest.fixture

@@ -4,15 +4,17 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import CHAPTER
+from PIL import Image
 
 import engine
 import export
 import models
 import test as tester
-from load import good_cases, odd_cases
+from load import encoded, good_cases, odd_cases
 
 CASES = {name: case for name, case in odd_cases().items() if case.status == 200}
 
@@ -70,15 +72,16 @@ def test_an_export_that_answers_otherwise_is_an_error_with_the_figure(network, r
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_of_one_batch_size_is_not_kept(network, real, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("fixed_size", "other"), [(2, 1), (1, 2)])
+def test_an_export_of_one_batch_size_is_not_kept(network, real, tmp_path, monkeypatch, fixed_size, other):
     model, meta = network
 
     def fixed(model, example, path, meta, by):
-        program = torch.export.export(model, (example,))
+        program = torch.export.export(model, (example[:fixed_size],))
         torch.export.save(program, str(path), extra_files={"meta.json": json.dumps(meta)})
 
     monkeypatch.setitem(export.EXPORTERS, "export", fixed)
-    with pytest.raises(SystemExit, match="the export export is of no use: it does not take a batch of 1 "):
+    with pytest.raises(SystemExit, match=f"the export export is of no use: .*does not take a batch of {other} "):
         export.export(model, meta, "export", tmp_path, real)
     assert not list(tmp_path.iterdir())
 
@@ -96,6 +99,63 @@ def test_files_that_are_no_models_are_named_in_one_line(onnx_file, tmp_path):
         assert name in str(refusal.value) and message in str(refusal.value) and "\n" not in str(refusal.value)
     with pytest.raises(SystemExit, match="cut.onnx: damaged"):
         tester.main(["--weights", str(tmp_path / "cut.onnx")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a", "b", "c"]}, "names 3 classes, but gives 10 numbers a picture"),
+        ({"classes": "stop"}, "does not say its classes"),
+        ({"classes": None}, "does not say its classes"),
+        ({"image_size": 64.5}, "does not say its classes and the size"),
+        ({"image_size": 0}, "does not take a batch of 1 picture, 0 x 0|gives"),
+    ],
+)
+def test_a_model_that_says_what_is_not_so_is_refused_when_it_is_opened(onnx_file, change, message):
+    model = onnx.load(str(onnx_file))
+    meta = json.loads(model.metadata_props[0].value) | change
+    onnx.helper.set_model_props(model, {"meta": json.dumps(meta)})
+    with pytest.raises(engine.BadModel, match=message):
+        engine.open_onnx(model.SerializeToString(), 1)
+
+
+def test_a_gpu_that_is_not_there_is_said(onnx_file):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed")
+    with pytest.raises(engine.BadModel, match="no provider cuda; for cuda, install onnxruntime-gpu"):
+        engine.open_onnx(onnx_file.read_bytes(), 1, "cuda")
+
+
+def test_exports_of_a_run_lie_in_the_run_and_say_where_they_come_from(network, tmp_path, monkeypatch):
+    model, meta = network
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    state = {name: value.clone() for name, value in model.network.state_dict().items()}
+    torch.save({"meta": meta, "model": state}, run / "best.pt")
+    monkeypatch.chdir(tmp_path)
+    export.main(["--to", "onnx", "--run", "runs/mine"])
+    opened = engine.open_model(run / "export" / "tiny.onnx", 1)
+    assert opened.meta["source"] == "mine/best.pt" and not list(tmp_path.glob("runs/export"))
+    assert str(CHAPTER).encode() not in (run / "export" / "tiny.onnx").read_bytes()
+
+
+def test_a_large_picture_takes_no_other_with_it(network, eager):
+    """Of those that together have too many pixels, the smallest are answered at once, and the others are for later."""
+    sizes = (60, 10, 100, 30)
+    files = [encoded(Image.new("RGB", (size, size), "red"), "PNG") for size in sizes]
+    predict = engine.Predictor(eager.engine, max_pixels=100 * 100)
+    assert [answer and answer[1]["width"] for answer in predict.some([*files, b"no picture"])[:4]] == [60, 10, None, 30]
+    assert predict.some([files[2]])[0][1]["width"] == 100, "one alone always is"
+    answers = predict([*files, b"no picture"])
+    assert [answer["width"] for _, answer in answers[:4]] == list(sizes) and answers[4][0] == 415
+
+
+def test_probabilities_of_large_logits_are_numbers():
+    """exp(1000) is none."""
+    shares = engine.softmax(np.array([[1000.0, 999.0], [-1000.0, -1000.0]], np.float32))
+    np.testing.assert_allclose(shares, [[0.7310586, 0.2689414], [0.5, 0.5]], rtol=1e-5)
 
 
 def test_a_damaged_onnx_file_never_answers(onnx_file):

@@ -1,14 +1,16 @@
-"""The page, in a real browser without a screen: a chosen, a dropped and a pasted file; bars for the classes; errors."""
+"""The page, in a real browser without a screen: how it opens; a chosen, a dropped and a pasted file; bars; errors."""
 
+import base64
+import io
 import json
 import os
 import shutil
 import subprocess
 import time
 
+import numpy as np
 import pytest
-from conftest import CHAPTER  # noqa: F401 (the path to the chapter's modules)
-from test_serve import running
+from PIL import Image
 
 from load import good_cases
 
@@ -59,6 +61,15 @@ class Browser:
             time.sleep(0.05)
         return value
 
+    def open(self) -> None:
+        self.send("Page.navigate", url=self.url)
+        self.wait_for("document.readyState === 'complete' && !!document.getElementById('file')")
+
+    def screenshot(self) -> np.ndarray:
+        """-> (H, W, 3) uint8, what the page looks like."""
+        data = self.send("Page.captureScreenshot")["data"]
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -67,16 +78,14 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def page(onnx_file, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("page")
-    with running(onnx_file, folder) as service:
-        browser = Browser(folder)
-        try:
-            browser.send("Page.navigate", url=f"http://127.0.0.1:{service.port}/")
-            browser.wait_for("document.readyState === 'complete' && !!document.getElementById('file')")
-            yield browser
-        finally:
-            browser.close()
+def page(service, tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("page"))
+    try:
+        browser.url = f"http://127.0.0.1:{service.port}/"
+        browser.open()
+        yield browser
+    finally:
+        browser.close()
 
 
 CELL = "cell => cell.textContent || cell.style.width"
@@ -95,6 +104,16 @@ def rows_of(page, name: str) -> list:
     assert page.run("document.getElementById('shown').naturalWidth") == 32
     assert page.run("document.getElementById('said').textContent") == "32 × 32"
     return rows
+
+
+def test_it_opens_without_a_broken_picture(page):
+    """As it looks where there is no element for a picture at all."""
+    page.open()
+    opened = page.screenshot()
+    assert (opened < 250).any(), "something is on it"
+    page.run("document.getElementById('shown').remove()")
+    assert np.array_equal(opened, page.screenshot())
+    page.open()
 
 
 def test_a_chosen_file(page, tmp_path):
