@@ -8,17 +8,23 @@ ten steps of training (loss, loss_..., lr, time and data_time in seconds a step,
 (scores; `step` is the epoch). Any run of mmengine can be read. (mmdet's own log tools need seaborn and one file at a time.)
 """
 
-import argparse
-import io
 import json
+import math
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 import utils
-from utils import fail, say, write_atomic
+from utils import fail, say
 
 NO_SCORES = {"time", "data_time", "step", "iter", "epoch", "memory"}
+COLUMNS = (
+    "run",
+    "epochs",
+    "steps",
+    "loss",
+    "s/step",
+    "data %",
+    "best epoch",
+)  # of the table; behind them are the scores
 
 
 def read_run(run: Path) -> tuple[list[dict], list[dict]]:
@@ -28,15 +34,28 @@ def read_run(run: Path) -> tuple[list[dict], list[dict]]:
         fail(f"{run}: no */vis_data/scalars.json there, so this is not a run of mmengine")
     train, val = {}, {}
     for file in files:
-        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-            try:
-                row = json.loads(line)
-                (train if "lr" in row else val)[row["step"]] = row
-            except (ValueError, KeyError, TypeError):  # a kill can cut the last line short
+        for number, line in enumerate(file.read_text("utf-8", errors="replace").split("\n"), 1):
+            if not line.strip("\0 \r"):
+                continue
+            row = read_row(line)
+            if row is None:
                 say(f"skipped {file}, line {number}: not a row of a log")
+            else:
+                (train if "lr" in row else val)[row["step"]] = row
     if not train:
         fail(f"{run}: nothing of training in its logs yet")
     return [train[step] for step in sorted(train)], [val[step] for step in sorted(val)]
+
+
+def read_row(line: str) -> dict | None:
+    """The numbers in a line of a log; None if it is none (a kill can cut the last line short)."""
+    try:
+        row = json.loads(line)
+        row = {name: value for name, value in row.items() if type(value) in (int, float) and abs(value) < 2**63}
+        row["step"] = int(row["step"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return row  # without what is NaN or infinite: there is no point of a curve, and no best epoch
 
 
 def columns(rows: list[dict], keep) -> list[str]:
@@ -50,7 +69,8 @@ def is_score(name: str) -> bool:
 
 def summary(name: str, train: list[dict], val: list[dict], key: str | None) -> dict:
     """One row of the table. `key` is the score that decides which epoch is best; by default the first that was measured."""
-    row = {"run": name, "epochs": train[-1].get("epoch", 0), "steps": train[-1]["step"], "loss": train[-1]["loss"]}
+    row = {"run": name, "epochs": int(train[-1].get("epoch", 0)), "steps": train[-1]["step"]}
+    row["loss"] = float(train[-1].get("loss", math.nan))
     times = [entry["time"] for entry in train if "time" in entry]
     row["s/step"] = sum(times) / max(1, len(times))
     row["data %"] = 100 * sum(entry.get("data_time", 0) for entry in train) / max(1e-9, sum(times))
@@ -87,7 +107,7 @@ def draw(runs: dict[str, tuple[list[dict], list[dict]]], path: Path) -> None:
     panels += [(name, 0) for name in ("lr", "time", "data_time")]
     across = 3
     down = -(-len(panels) // across)
-    figure = Figure(figsize=(5 * across, 3 * down), layout="constrained")
+    figure = utils.new_figure(5 * across, 3 * down, "".join(runs))
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for axis, (name, which) in zip(axes, panels, strict=False):
         for run, rows in runs.items():
@@ -99,15 +119,13 @@ def draw(runs: dict[str, tuple[list[dict], list[dict]]], path: Path) -> None:
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
         axis.axis("off")
-    lines = axes[0].lines
+    lines = list({line.get_label(): line for axis in axes for line in axis.lines}.values())
     figure.legend(handles=lines, loc="outside upper center", ncols=min(4, len(lines)))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    write_atomic(path, buffer.getvalue())
+    utils.save_figure(figure, path)
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("runs", nargs="*", help="run folders (default: all in runs/)")
     parser.add_argument("--key", help="the score by which an epoch is best (default: the first in the log)")
     parser.add_argument("--out", metavar="PNG", help="(default: analysis.png in the run folder; of several, in runs/)")
@@ -119,7 +137,7 @@ def main(argv=None) -> None:
         fail("no runs in runs/; name a run folder")
     runs = {str(folder): read_run(folder) for folder in folders}
     rows = [summary(name, *parts, args.key) for name, parts in runs.items()]
-    key = args.key or next((name for row in rows for name in list(row)[7:]), "loss")
+    key = args.key or next((name for row in rows for name in row if name not in COLUMNS), "loss")
     print_table(sorted(rows, key=lambda row: -row.get(key, 0)))
     out = Path(args.out) if args.out else (folders[0] if len(folders) == 1 else Path("runs")) / "analysis.png"
     out.parent.mkdir(parents=True, exist_ok=True)

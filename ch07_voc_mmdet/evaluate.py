@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -167,14 +168,34 @@ def from_coco_results(annotations: list[Annotation], rows: list[dict]) -> Detect
 # ---- what goes wrong --------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Mistake:
+    """A wrong detection, or a thing that nothing found (score 0). `label`: of the class that was said, or missed."""
+
+    kind: str
+    annotation: Annotation
+    box: np.ndarray
+    label: int
+    score: float = 0.0
+
+
 def error_breakdown(annotations: list[Annotation], detections: Detections, classes, score: float = 0.3) -> dict:
-    """Counts the detections of at least `score`: right, or wrong in one of four ways; and the things that were missed.
+    """Counts the detections of at least `score`: right, or wrong in one of four ways; and the things that were missed."""
+    right, wrong = find_mistakes(annotations, detections, classes, score)
+    kinds = [mistake.kind for mistake in wrong]
+    return {"right": right} | {kind: kinds.count(kind) for kind in (*ERRORS, "missed")}
+
+
+def find_mistakes(
+    annotations: list[Annotation], detections: Detections, classes, score: float
+) -> tuple[int, list[Mistake]]:
+    """-> the number of right detections of at least `score`, and what is wrong.
 
     The kinds are those of Hoiem et al. 2012 and TIDE (Bolya et al. 2020), the first that fits: duplicate, of a thing that
     a surer detection has found; class, on a thing of another class (overlap 0.5 or more); localisation, beside a thing
     of its class (0.1 to 0.5); background, none of these. What lies on a difficult thing is not counted.
     """
-    counts = dict.fromkeys(("right", *ERRORS, "missed"), 0)
+    total, wrong = 0, []
     for annotation in annotations:
         truth, names, difficult = truth_of(annotation, classes)
         boxes, scores, labels = (array[detected(detections, annotation.id)[1] >= score] for array in
@@ -184,15 +205,40 @@ def error_breakdown(annotations: list[Annotation], detections: Detections, class
         for label in range(len(classes)):
             ours, theirs = np.flatnonzero(names == label), np.flatnonzero(labels == label)
             verdicts = match(boxes[theirs], truth[ours], difficult[ours], 0.5)
-            counts["right"] += int((verdicts == 1).sum())
+            total += int((verdicts == 1).sum())
             for i in theirs[verdicts == 0]:
                 if (overlaps[i, difficult] >= 0.5).any():
                     continue
-                counts[kind_of_error(overlaps[i], names == label)] += 1
+                kind = kind_of_error(overlaps[i], names == label)
+                wrong.append(Mistake(kind, annotation, boxes[i], label, float(scores[i])))
             right = theirs[verdicts == 1]
             if len(right):
                 found[ours[overlaps[np.ix_(right, ours)].argmax(1)]] = True
-        counts["missed"] += int((~found & ~difficult).sum())
+        for t in np.flatnonzero(~found & ~difficult):
+            wrong.append(Mistake("missed", annotation, truth[t], int(names[t])))
+    return total, wrong
+
+
+def confusion(annotations: list[Annotation], detections: Detections, classes, score: float = 0.3) -> np.ndarray:
+    """(K + 1, K + 1) counts: rows the truth, columns what was said; the last row is background, the last column is missed.
+
+    The detections of at least `score`, the surest first, each take the free thing that they overlap most, by half or more,
+    whatever its class. Difficult things, and what takes them, are not counted.
+    """
+    counts = np.zeros((len(classes) + 1,) * 2, int)
+    for annotation in annotations:
+        truth, names, difficult = truth_of(annotation, classes)
+        boxes, scores, labels = detected(detections, annotation.id)
+        free = np.ones(len(truth), bool)
+        for overlaps, label in zip(iou(boxes, truth)[scores >= score], labels[scores >= score], strict=True):
+            overlaps = np.where(free | difficult, overlaps, 0)
+            best = int(overlaps.argmax()) if len(truth) else -1
+            if best < 0 or overlaps[best] < 0.5:
+                counts[-1, label] += 1
+            elif not difficult[best]:
+                counts[names[best], label] += 1
+                free[best] = False
+        np.add.at(counts, (names[free & ~difficult], -1), 1)
     return counts
 
 
@@ -213,14 +259,16 @@ def figures(annotations: list[Annotation], detections: Detections, classes, scor
     """All of the above in one dict."""
     result = voc_figures(annotations, detections, classes) | {"coco": coco_figures(annotations, detections, classes)}
     errors = error_breakdown(annotations, detections, classes, score)
+    result["confusion"] = confusion(annotations, detections, classes, score).tolist()
     return result | {"errors": errors | {"score": score}, "pictures": len(annotations)}
 
 
 def print_figures(result: dict) -> None:
-    print(f"{'class':<14}{'AP area':>9}{'AP 11pt':>9}{'best F1':>9}{'at score':>9}{'things':>8}{'detections':>11}")
+    rows = [["class", "AP area", "AP 11pt", "best F1", "at score", "things", "detections"]]
     for name, row in result["classes"].items():
-        shown = "".join(f"{row[key]:>9.4f}" for key in ("area", "11points", "f1")) + f"{row['at_score']:>9.2f}"
-        print(f"{name:<14}{shown}{row['things']:>8,}{row['detections']:>11,}")
+        shown = [f"{row[key]:.4f}" for key in ("area", "11points", "f1")] + [f"{row['at_score']:.2f}"]
+        rows.append([utils.cut(name, 24), *shown, f"{row['things']:,}", f"{row['detections']:,}"])
+    utils.print_table(rows)
     print(f"VOC   mAP50 {result['mAP50_area']:.4f} (area), {result['mAP50_11points']:.4f} (11 points)")
     print("COCO  " + ", ".join(f"{name} {value:.4f}" for name, value in result["coco"].items()))
     errors = result["errors"]

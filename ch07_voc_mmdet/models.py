@@ -241,6 +241,8 @@ def adapt(config: Config, classes: tuple[str, ...], data: str, root: str = "data
     """Puts a data set into any configuration of mmdet, with its classes, this chapter's hooks, and the options given."""
     if "max_epochs" not in config.train_cfg:
         fail("this configuration counts its training in steps; only those that count epochs are supported")
+    if asks_for_masks(config.train_dataloader):
+        fail("this configuration trains on masks too; the annotations here have boxes alone (chapter 8 is about masks)")
     if not config.val_dataloader:  # the configuration of a run with --no-val
         config.val_dataloader, config.val_cfg = copy.deepcopy(config.test_dataloader), {"type": "ValLoop"}
     set_num_classes(config.model, len(classes))
@@ -258,14 +260,22 @@ def adapt(config: Config, classes: tuple[str, ...], data: str, root: str = "data
     return config
 
 
-def set_part(config: Config, name: str, data: str, root: str, part: str, classes, limit: int | None = None) -> None:
-    """Lets the loader `name` (train, val or test) read `part` of the data set `data`; and the metric, if it has one."""
-    source = {"data": data, "root": root, "part": part, "limit": limit}
+def asks_for_masks(node) -> bool:
+    """Whether a transform of the training pictures wants masks, or maps of classes."""
+    if isinstance(node, dict):
+        return any(node.get(name) for name in ("with_mask", "with_seg")) or any(map(asks_for_masks, node.values()))
+    return isinstance(node, (list, tuple)) and any(map(asks_for_masks, node))
+
+
+def set_part(config: Config, name: str, data: str, root: str, part: str, classes, limit=None, only=None) -> None:
+    """Lets the loader `name` (train, val or test) read `part` of the data set `data` (the first `limit` pictures, or `only`
+    those with these IDs); and the metric, if it has one."""
+    source = {"data": data, "root": root, "part": part, "limit": limit, "only": only}
     leaf = {"type": "VocFolder", **source, "metainfo": {"classes": list(classes)}, "test_mode": name != "train"}
     loader = config[f"{name}_dataloader"]
     loader.dataset = with_leaf(loader.dataset, leaf)
     if name != "train":
-        config[f"{name}_evaluator"] = {"type": "DetectionMetric", **source}
+        config[f"{name}_evaluator"] = {"type": "DetectionMetric", **source, "classes": list(classes)}
 
 
 def set_num_classes(node, count: int) -> None:
@@ -304,6 +314,7 @@ def set_workers(loader: ConfigDict, workers: int | None) -> None:
 
 def set_recipe(config: Config, options: dict) -> None:
     """Epochs, batch size and learning rate; the rate follows the batch size unless it is given (Goyal et al. 2017)."""
+    config.custom_hooks = config.get("custom_hooks") or []
     if options.get("epochs"):
         set_epochs(config, options["epochs"])
     config.train_cfg.val_interval = 1
@@ -319,9 +330,16 @@ def set_recipe(config: Config, options: dict) -> None:
 
 
 def set_epochs(config: Config, epochs: int) -> None:
-    """Stretches or shrinks the whole schedule to `epochs`: what happens at 8 of 12 epochs happens at 2/3 of them."""
-    ratio = epochs / config.train_cfg.max_epochs
-    config.train_cfg.max_epochs = epochs
+    """Stretches or shrinks the whole schedule to `epochs`: what happens at 8 of 12 epochs happens at 2/3 of them.
+
+    Always from the recipe's own schedule, which is kept: a run that goes on with more epochs gets what a new one would have.
+    """
+    if "own_schedule" not in config:
+        kept = {"epochs": config.train_cfg.max_epochs, "schedule": config.param_scheduler, "hooks": config.custom_hooks}
+        config.own_schedule = copy.deepcopy(kept)
+    own = copy.deepcopy(config.own_schedule)
+    ratio = epochs / own.epochs
+    config.train_cfg.max_epochs, config.param_scheduler = epochs, own.schedule
     for schedule in config.param_scheduler:
         if schedule.get("by_epoch", True):
             for key in ("begin", "end", "T_max"):
@@ -331,10 +349,10 @@ def set_epochs(config: Config, epochs: int) -> None:
                 schedule["milestones"] = [max(1, round(epoch * ratio)) for epoch in schedule["milestones"]]
     in_epochs = [s for s in config.param_scheduler if s.get("by_epoch", True) and s.get("begin", 0) < epochs]
     config.param_scheduler = [s for s in config.param_scheduler if not s.get("by_epoch", True)] + in_epochs
-    for hook in config.get("custom_hooks", []):
+    for hook, before in zip(config.custom_hooks, own.hooks, strict=False):  # those of this chapter come behind
         for key in ("switch_epoch", "num_last_epochs"):
             if key in hook:
-                hook[key] = round(hook[key] * ratio)
+                hook[key] = round(before[key] * ratio)
 
 
 def set_runtime(config: Config, seed: int) -> None:

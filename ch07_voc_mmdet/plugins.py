@@ -1,11 +1,10 @@
-"""What MMDetection is given by this chapter, through its registries: a data set, a metric, and three hooks for the Runner.
+"""What MMDetection is given by this chapter, through its registries: a reader of pictures, a data set, a metric, three hooks.
 
 A configuration names them by `type`, and imports this file by `custom_imports`; so they work with any of mmdet's models.
 """
 
 # ruff: noqa: E402 (operators.provide() comes before the import of mmdet)
 
-import itertools
 import logging
 import math
 import os
@@ -20,8 +19,9 @@ import operators
 
 operators.provide()  # before mmdet is imported
 
+from mmcv.transforms import BaseTransform
 from mmdet.datasets import BaseDetDataset
-from mmdet.registry import DATASETS, HOOKS, METRICS
+from mmdet.registry import DATASETS, HOOKS, METRICS, TRANSFORMS
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -30,8 +30,36 @@ from tqdm import tqdm
 
 import datasets
 import evaluate
+import pictures
 import utils
 from utils import fail, rank, say
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """-> (H, W, 3) uint8 BGR as mmdet wants it, read as everywhere here (pictures.py). OSError if it is no picture."""
+    return np.ascontiguousarray(np.asarray(pictures.read_picture(path))[..., ::-1])
+
+
+@TRANSFORMS.register_module(name="LoadImageFromFile", force=True)
+class ReadPicture(BaseTransform):
+    """Takes the place of mmcv's reader, under its name, so that mmdet's own tools know it. A picture that cannot be read is
+    named; mmengine then takes another one by chance."""
+
+    def __init__(self, to_float32: bool = False, **others):
+        self.to_float32, self.bad = to_float32, set()
+
+    def transform(self, results: dict) -> dict | None:
+        path = results["img_path"]
+        try:
+            pixels = read_pixels(path)
+        except OSError as error:
+            if path not in self.bad:
+                self.bad.add(path)
+                print(f"skipped {path}: {error}", flush=True)
+            return None
+        results["img"] = pixels.astype(np.float32) if self.to_float32 else pixels
+        results["img_shape"] = results["ori_shape"] = pixels.shape[:2]
+        return results
 
 
 @DATASETS.register_module()
@@ -39,16 +67,16 @@ class VocFolder(BaseDetDataset):
     """`part` of the data set `data` (a name or a path, as --data takes it). mmdet's own VOCDataset wants .jpg, two
     years' folder names, and calls the classes by VOC's names in its tables whatever they are."""
 
-    def __init__(self, data: str, root: str = "data", part: str = "train", limit: int | None = None, **kwargs):
-        self.source = data, root, part, limit
+    def __init__(self, data: str, root: str = "data", part: str = "train", limit=None, only=None, **kwargs):
+        self.source = data, root, part, limit, only
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
         """-> a dict a picture in the form that mmdet's transforms take. Difficult things are not trained on."""
-        data, root, part, limit = self.source
+        data, root, *which = self.source
         number = {name: i for i, name in enumerate(self.metainfo["classes"])}
         rows = []
-        for annotation in itertools.islice(datasets.load(data, root).annotations(part), limit):
+        for annotation in datasets.load(data, root, classes=self.metainfo["classes"]).annotations(*which):
             instances = [
                 {"bbox": list(thing.box), "bbox_label": number[thing.name], "ignore_flag": int(thing.difficult)}
                 for thing in annotation.things
@@ -57,15 +85,21 @@ class VocFolder(BaseDetDataset):
             rows.append({"img_path": str(annotation.image), "img_id": annotation.id, "instances": instances} | size)
         return rows
 
+    def prepare_data(self, idx: int):
+        data = super().prepare_data(idx)
+        if data is None and self.test_mode:  # in training, the next one is taken
+            fail(f"{self.get_data_info(idx)['img_path']}: not a picture that can be read")
+        return data
+
 
 @METRICS.register_module()
 class DetectionMetric(BaseMetric):
     """mAP50 as VOC counts it (area) and mAP as COCO does, by evaluate.py; a table of all classes goes to the log."""
 
-    def __init__(self, data: str, root: str = "data", part: str = "val", limit: int | None = None, **kwargs):
+    def __init__(self, data: str, root: str = "data", part: str = "val", limit=None, only=None, classes=None, **kwargs):
         super().__init__(collect_device="gpu", **kwargs)  # by messages between processes; "cpu" leaves a folder behind
-        loaded = datasets.load(data, root)
-        self.classes, self.annotations = loaded.classes, list(itertools.islice(loaded.annotations(part), limit))
+        loaded = datasets.load(data, root, classes=classes)
+        self.classes, self.annotations = loaded.classes, list(loaded.annotations(part, limit, only))
         self.detections: evaluate.Detections = {}
 
     def process(self, data_batch, data_samples) -> None:
@@ -123,6 +157,11 @@ class PlainCheckpoint(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         hub = checkpoint.get("message_hub", {})
+        planned = hub.get("runtime_info", {}).get("planned")
+        if planned and planned != runner.max_epochs:
+            checkpoint.pop(
+                "param_schedulers", None
+            )  # of a shorter or longer schedule: RunFolder brings the new one here
         for name, buffer in hub.get("log_scalars", {}).items():
             if isinstance(buffer, dict):
                 hub["log_scalars"][name] = HistoryBuffer(buffer["values"], buffer["counts"])
@@ -141,6 +180,26 @@ class PlainCheckpoint(Hook):
         return value if value is None or isinstance(value, (str, int, float, torch.Tensor)) else str(value)
 
 
+def is_enough(history: list[dict], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought nothing better than the best before them."""
+    scores = [row.get("val_mAP50", -1.0) for row in history]
+    return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def bring_schedules_to(runner) -> None:
+    """Steps fresh schedules through what a longer run has behind it: each rate follows from the one before."""
+    for scheduler in runner.param_schedulers:
+        for group in scheduler.optimizer.param_groups:
+            group[scheduler.param_name] = group[f"initial_{scheduler.param_name}"]
+    for scheduler in runner.param_schedulers:  # as they are built: the first values
+        scheduler.last_step, scheduler._global_step = -1, -1
+    steps = len(runner.train_dataloader)
+    for step in range(runner.iter + 1):
+        for scheduler in runner.param_schedulers:
+            if not scheduler.by_epoch or step % steps == 0:
+                scheduler.step()
+
+
 @HOOKS.register_module()
 class RunFolder(Hook):
     """Keeps the run's files: metrics.csv, last.pth, best.pth (by validation mAP50); one line an epoch on the terminal.
@@ -151,11 +210,15 @@ class RunFolder(Hook):
     """
 
     priority = "VERY_LOW"  # after everything else that happens in an epoch
+    arguments = None  # train.py's; args.json has them when the first new epoch is done
 
     def before_train(self, runner) -> None:
         info = runner.message_hub.runtime_info
         self.history, self.best = list(info.get("history", [])), info.get("best", -1.0)
         self.validates = runner.val_loop is not None
+        if info.get("planned", runner.max_epochs) != runner.max_epochs:
+            bring_schedules_to(runner)
+        runner.message_hub.update_info("planned", runner.max_epochs)
 
     def before_train_epoch(self, runner) -> None:
         self.row = {"epoch": runner.epoch + 1, "lr": runner.optim_wrapper.get_lr()["lr"][0]}
@@ -194,6 +257,10 @@ class RunFolder(Hook):
         runner.message_hub.update_info("history", self.history)
         runner.message_hub.update_info("best", self.best)
         run = Path(runner.work_dir)
+        if self.arguments and is_enough(self.history, self.arguments.patience):
+            runner.train_loop.stop_training = True
+        if self.arguments and rank() == 0:
+            utils.save_arguments(run, self.arguments)
         names = dict.fromkeys(name for row in self.history for name in row)  # a loss may begin late, as in YOLOX
         if rank() == 0:
             rows = [{name: row.get(name, math.nan) for name in names} for row in self.history]

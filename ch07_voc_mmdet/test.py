@@ -9,8 +9,8 @@ Only this script reads the test split, and it changes nothing by it: train.py pi
 """
 
 import argparse
-import io
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,6 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from mmengine import Config
 from mmengine.dataset import Compose
 from PIL import Image
@@ -29,8 +28,10 @@ from tqdm import tqdm
 import datasets
 import evaluate
 import models
+import pictures
 import utils
 import voc
+from plugins import read_pixels
 from train import make_runner, read_config
 from utils import fail
 
@@ -39,7 +40,7 @@ VIDEO_TYPES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
 def parse(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("files", nargs="*", help="pictures, folders of pictures, or videos, to find things on")
     parser.add_argument("--camera", type=int, metavar="N", help="the camera to look through, the first being 0")
     parser.add_argument("--frames", type=int, metavar="N", help="stop a video or a camera after N frames")
@@ -51,10 +52,19 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", metavar="DIR", help="where data lies (default: as in the run, else data)")
     utils.add_mirror_flag(parser)
-    parser.add_argument("--part", default="test", help="train, val or test (default: %(default)s)")
+    what = "test, or the pictures that validated; what trained is never tested (default: %(default)s)"
+    parser.add_argument("--part", choices=("test", "val"), default="test", help=what)
     parser.add_argument(
-        "--score", type=float, default=0.3, help="boxes to draw and to call wrong (default: %(default)s)"
+        "--score",
+        type=utils.Number(float, 0, 1),
+        default=0.3,
+        help="boxes to draw and to call wrong (default: %(default)s)",
     )
+    whole, share = utils.Number(int, 32), utils.Number(float, 0, 0.9)
+    parser.add_argument(
+        "--tiles", type=whole, metavar="N", help="look at large pictures in pieces of N pixels a side too"
+    )
+    parser.add_argument("--overlap", type=share, default=0.2, help="of neighbouring pieces (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
@@ -131,6 +141,52 @@ def draw(picture: np.ndarray, found: tuple, classes: list[str], score: float) ->
     return voc.draw_boxes(image, boxes.tolist(), words, [voc.colour_of(int(label)) for label in labels])
 
 
+# ---- large pictures, a piece at a time --------------------------------------------------------------------------------
+
+
+def tiles_of(height: int, width: int, side: int, overlap: float) -> list[tuple[int, int, int, int]]:
+    """-> left, top, right, bottom of the pieces that cover a picture; neighbours share at least `overlap` of a side."""
+
+    def starts(length: int) -> list[int]:
+        count = 1 + max(0, math.ceil((length - side) / (side * (1 - overlap))))
+        return [round(i * (length - side) / max(1, count - 1)) if count > 1 else 0 for i in range(count)]
+
+    return [(x, y, min(x + side, width), min(y + side, height)) for y in starts(height) for x in starts(width)]
+
+
+def find_in_tiles(find_in, picture: np.ndarray, side: int, overlap: float) -> tuple:
+    """What find_in(picture) finds in each tile and in the whole, each thing once -> boxes, scores, labels, the surest first."""
+    height, width = picture.shape[:2]
+    boxes, scores, labels = (list(part) for part in zip(find_in(picture), strict=True))
+    cut = [np.zeros(len(scores[0]), bool)]
+    tiles = tiles_of(height, width, side, overlap)
+    for left, top, right, bottom in tiles if len(tiles) > 1 else []:
+        found = find_in(np.ascontiguousarray(picture[top:bottom, left:right]))
+        shifted = found[0] + np.array([left, top, left, top], found[0].dtype)
+        inner = np.array([left > 0, top > 0, right < width, bottom < height])
+        touches = np.abs(shifted - np.array([left, top, right, bottom])) < 2  # a thing may go on behind that edge
+        for whole, part in zip(
+            (boxes, scores, labels, cut), (shifted, *found[1:], (touches & inner).any(1)), strict=True
+        ):
+            whole.append(part)
+    return once(*map(np.concatenate, (boxes, scores, labels, cut)))
+
+
+def once(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, cut: np.ndarray) -> tuple:
+    """Each thing once: of boxes of one class that overlap by half, the surest stays; of a box that a tile's edge cuts (`cut`)
+    and that lies mostly in another one, the other."""
+    kept: list[int] = []
+    for i in np.lexsort((-scores, cut)):  # what is whole first
+        others = boxes[[k for k in kept if labels[k] == labels[i]]].reshape(-1, 4)
+        size = (np.minimum(boxes[i, 2:], others[:, 2:]) - np.maximum(boxes[i, :2], others[:, :2])).clip(0).prod(1)
+        inside = size / max(1e-9, float((boxes[i, 2:] - boxes[i, :2]).prod()))
+        same = evaluate.iou(boxes[i : i + 1], others)[0] > 0.5
+        if not (same | (cut[i] & (inside > 0.7))).any():
+            kept.append(int(i))
+    kept.sort(key=lambda k: -scores[k])
+    return boxes[kept], scores[kept], labels[kept]
+
+
 # ---- the test split ---------------------------------------------------------------------------------------------------
 
 
@@ -138,31 +194,83 @@ def measure_speed(
     network: nn.Module, pipeline: Compose, annotations: list[voc.Annotation], device: torch.device
 ) -> dict:
     """Seconds a picture, one at a time, from pixels to boxes: the median of up to 30, after 3 to warm up."""
-    pictures = [read_picture(annotation.image) for annotation in annotations[:30]]
+    pictures = [read_pixels(annotation.image) for annotation in annotations[:30]]
     seconds = []
     for picture in pictures[:3] + pictures:
         start = time.perf_counter()
         find(network, pipeline, picture)  # which ends with the boxes on the CPU, so the device is done
         seconds.append(time.perf_counter() - start)
-    median = float(np.median(seconds[3:]))
+    median = float(np.median(seconds[-len(pictures) :]))
     return {"seconds_a_picture": median, "pictures_per_second": 1 / median, "device": str(device)}
 
 
 def draw_curves(annotations: list, detections: dict, classes: list[str], path: Path) -> None:
     """The precision-recall curve of each class, at an overlap of 0.5."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = utils.new_figure(8, 5, "".join(classes))
     axis = figure.subplots()
     for label, name in enumerate(classes):
         precision, recall, _, count = evaluate.precision_recall(annotations, detections, classes, label)
         if count:
             ap = evaluate.average_precision(precision, recall)
-            axis.plot(recall, precision, label=f"{name} {ap:.3f}", color=[c / 255 for c in voc.colour_of(label)])
+            words = f"{utils.cut(name, 24)} {ap:.3f}"
+            axis.plot(recall, precision, label=words, color=[c / 255 for c in voc.colour_of(label)])
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title="Precision-recall, IoU 0.5 (AP)")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, ncols=2 if len(classes) > 8 else 1, loc="lower left")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    utils.write_atomic(path, buffer.getvalue())
+    if 0 < len(axis.lines) <= 40:  # more would cover the curves
+        axis.legend(fontsize=8, ncols=2 if len(axis.lines) > 8 else 1, loc="lower left")
+    utils.save_figure(figure, path)
+
+
+def draw_confusion(counts: list[list[int]], classes: list[str], path: Path) -> None:
+    """Rows the truth, columns what was said; numbers are written while they can be read."""
+    shown, names = np.array(counts), [utils.cut(name, 16) for name in classes]
+    size = min(24, 3 + 0.42 * len(shown))
+    figure = utils.new_figure(size + 1, size, "".join(classes))
+    axis = figure.subplots()
+    axis.imshow(shown / shown.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
+    places = range(len(shown))
+    axis.set_xticks(places, [*names, "(missed)"], rotation=90, fontsize=8)
+    axis.set_yticks(places, [*names, "(background)"], fontsize=8)
+    axis.set(xlabel="said", ylabel="is", title="Of the things of each class, the shares")
+    for (row, column), count in np.ndenumerate(shown):
+        if count and len(shown) <= 30:
+            axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7)
+    utils.save_figure(figure, path)
+
+
+def draw_errors(wrong: list[evaluate.Mistake], classes: list[str], path: Path, each: int = 4) -> None:
+    """The worst mistakes of each kind, a row a kind: the surest, or the largest things that were missed. In red what is wrong,
+    in green what is there."""
+    tiles = []
+    for kind in (*evaluate.ERRORS, "missed"):
+        ours = [mistake for mistake in wrong if mistake.kind == kind]
+        ours.sort(key=lambda mistake: (-mistake.score, -float((mistake.box[2:] - mistake.box[:2]).prod())))
+        for mistake in ours[:each]:
+            things = mistake.annotation.things
+            picture = voc.draw_boxes(pictures.read_picture(mistake.annotation.image), [thing.box for thing in things],
+                                     [utils.cut(thing.name, 24) for thing in things], ["#00c000"] * len(things))  # fmt: skip
+            words = f"{kind}: {utils.cut(classes[mistake.label], 24)}" + (
+                f" {mistake.score:.2f}" if mistake.score else ""
+            )
+            tiles.append(voc.draw_boxes(picture, [mistake.box.tolist()], [words], ["#ff4040"]))
+        tiles += [None] * (-len(tiles) % each if ours else 0)
+    if tiles:
+        blank = Image.new("RGB", (8, 8), "white")
+        voc.save_picture(voc.contact_sheet([tile or blank for tile in tiles], each), path)
+
+
+def detect_in_tiles(args: argparse.Namespace, network: nn.Module, pipeline: Compose, annotations: list) -> dict:
+    detect = detector(args, network, pipeline)
+    return {a.id: detect(read_pixels(a.image)) for a in tqdm(annotations, desc="testing", disable=None, leave=False)}
+
+
+def detector(args: argparse.Namespace, network: nn.Module, pipeline: Compose):
+    """-> a function from a picture (H, W, 3) BGR to what is on it, in one go or, with --tiles, a piece at a time."""
+
+    def detect(picture: np.ndarray) -> tuple:
+        return find(network, pipeline, picture)
+
+    return detect if not args.tiles else lambda picture: find_in_tiles(detect, picture, args.tiles, args.overlap)
 
 
 def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path: Path, device: torch.device) -> None:
@@ -171,28 +279,39 @@ def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path
     if not name:
         fail(f"{path}: its configuration does not say what to test on; use --data")
     data = datasets.load(name, root)
-    if list(data.classes) != list(meta["classes"]):
+    if set(meta["classes"]) <= set(data.classes):
+        data = data.of(meta["classes"])
+    else:
         fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
-    annotations = list(data.annotations(args.part))
-    models.set_part(config, "test", data.name, root, args.part, data.classes)
+    if data.others:
+        print(f"{path} was not trained on {utils.shortened(list(data.others))}: things of these classes are left out")
+    parts, ids = held_out(args, data, path)
+    annotations = list(data.annotations(parts, only=ids))
+    models.set_part(config, "test", data.name, root, parts, data.classes, only=ids)
     models.set_runtime(config, 0)
     out = output_folder(args, meta, path)
     runner = make_runner(config, out, device)
     network = fill(runner.model, state, path, device)
     start = time.perf_counter()
-    runner.test()
+    if args.tiles:
+        detections = detect_in_tiles(args, network, make_pipeline(config), annotations)
+    else:
+        runner.test()
+        detections = runner.test_evaluator.metrics[0].detections
     seconds = time.perf_counter() - start
-    detections = runner.test_evaluator.metrics[0].detections
 
     about = {"arch": meta["arch"], "size": meta["size"], "trained_on": meta["data"], "tested_on": data.name}
-    result = about | {"part": args.part, "weights": str(path), "torch": torch.__version__}
+    result = about | {"part": args.part, "weights": str(path), "tiles": args.tiles, "torch": torch.__version__}
     result |= evaluate.figures(annotations, detections, data.classes, args.score)
     result["speed"] = measure_speed(network, make_pipeline(config), annotations, device)
     evaluate.print_figures(result)
     draw_curves(annotations, detections, data.classes, out / "pr_curves.png")
-    shown = [(read_picture(a.image), evaluate.detected(detections, a.id)) for a in annotations[:12]]
-    pictures = [draw(picture, found, data.classes, args.score) for picture, found in shown]
-    voc.save_picture(voc.contact_sheet(pictures), out / "detections.jpg")
+    draw_confusion(result["confusion"], data.classes, out / "confusion.png")
+    _, wrong = evaluate.find_mistakes(annotations, detections, data.classes, args.score)
+    draw_errors(wrong, data.classes, out / "errors.jpg")
+    shown = [(read_pixels(a.image), evaluate.detected(detections, a.id)) for a in annotations[:12]]
+    drawn = [draw(picture, found, data.classes, args.score) for picture, found in shown]
+    voc.save_picture(voc.contact_sheet(drawn), out / "detections.jpg")
     rows = evaluate.to_coco_results(annotations, detections)
     utils.write_atomic(out / "detections.json", json.dumps(rows))
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
@@ -201,9 +320,30 @@ def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path
         f"on {args.part} of {data.name} ({len(annotations):,} pictures, {seconds:.1f} s on {device}; one at a time "
         f"{result['speed']['pictures_per_second']:.1f} a second)"
     )
-    print(f"wrote {out}: test.json, detections.json, pr_curves.png, detections.jpg")
+    names = "test.json, detections.json, pr_curves.png, confusion.png, detections.jpg"
+    print(f"wrote {out}: {names}" + ", errors.jpg" * bool(wrong))
     if args.export:
         export(args, config, network, meta, path, result)
+
+
+def held_out(args: argparse.Namespace, data: datasets.Data, path: Path) -> tuple[str, list[str] | None]:
+    """-> the part or parts to look in, and the IDs of the pictures there that did not train, as split.json beside the weights
+    says; None: all of them."""
+    file, items = path.parent / "split.json", data.part(args.part)
+    if not file.exists():  # shared weights: what trained is not known
+        return args.part, None
+    split = utils.read_json(file)
+    same = args.data is None or Path(args.data).resolve() == Path(split["data"]).resolve()
+    parts = "+".join(data.parts) if same else args.part
+    everything = data.part(parts)
+    if args.part == "val" and same:
+        chosen = split["val"].keys()
+    else:
+        chosen = utils.held_out(split, datasets.samples_of(everything), set(datasets.samples_of(items)), same_data=same)
+    ids = [image_id for folder, image_id in everything if datasets.mark_of(folder, image_id) in chosen]
+    if not ids:
+        fail(f"no picture of {args.part} of {data.name} is left that did not train")
+    return parts, ids
 
 
 def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
@@ -237,21 +377,13 @@ def export(args, config: Config, network: nn.Module, meta: dict, path: Path, res
 # ---- your pictures, videos, camera ------------------------------------------------------------------------------------
 
 
-def read_picture(path: Path) -> np.ndarray:
-    """-> (H, W, 3) uint8 BGR, the right way up. OSError if it is no picture."""
-    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-    if picture is None:
-        raise OSError(f"{path}: not a picture that can be read")
-    return picture
-
-
 def find_files(names: list[str]) -> list[Path]:
     files = []
     for path in map(Path, names):
         if not path.exists():
             fail(f"{path}: no such file or folder")
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix in voc.IMAGE_TYPES)
+            found = pictures.list_pictures(path, deep=True)
             if not found:
                 fail(f"{path}: no pictures in this folder")
         files += found if path.is_dir() else [path]
@@ -315,10 +447,7 @@ def predict(
     out = output_folder(args, meta, path) / "predictions"
     out.mkdir(exist_ok=True)
 
-    def detect(picture: np.ndarray) -> tuple:
-        return find(network, pipeline, picture)
-
-    results, bad = {}, []
+    detect, results, bad = detector(args, network, pipeline), {}, []
     files = find_files(args.files)
     for file in files:
         try:
@@ -326,10 +455,10 @@ def predict(
                 target = out / f"{len(results) + 1:04d}-{file.stem}-detections.mp4"
                 results[str(file)] = watch(file, detect, classes, args, target)
                 continue
-            picture = read_picture(file)
+            picture = read_pixels(file)
         except OSError as error:
             bad.append(file)
-            print(error)
+            print(error if str(file) in str(error) else f"{file}: not a picture that can be read ({error})")
             continue
         found = detect(picture)
         rows = results[str(file)] = to_rows(found, classes, args.score)

@@ -17,13 +17,15 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 import utils
+from pictures import read_picture
 from utils import fail, write_atomic
 
 IMAGE_TYPES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -73,6 +75,12 @@ def names_in(folder: Path, image_id: str) -> list[str]:
         return []
 
 
+def read_quietly(folder: Path, image_id: str) -> bytes:
+    """The bytes of an annotation; none if it is not there."""
+    path = xml_path(folder, image_id)
+    return path.read_bytes() if path.is_file() else b""
+
+
 def xml_path(folder: Path, image_id: str) -> Path:
     return folder / "Annotations" / f"{image_id}.xml"
 
@@ -108,7 +116,7 @@ def read_annotation(folder: Path, image_id: str) -> Annotation:
         width, height = 0, 0
     if min(width, height) < 1:  # some tools leave it out or write 0
         try:
-            width, height = open_upright(image).size
+            width, height = read_picture(image).size
         except OSError as error:
             raise ValueError(f"{image}: not a picture that can be read") from error
     return Annotation(image_id, image, width, height, [read_thing(path, node) for node in root.iter("object")])
@@ -136,15 +144,6 @@ def is_usable(thing: Thing, annotation: Annotation) -> bool:
     return min(right, annotation.width) > max(left, 0) and min(bottom, annotation.height) > max(top, 0)
 
 
-def open_upright(path: Path) -> Image.Image:
-    """The picture as it is looked at: cameras store beside the pixels which way is up. OSError if it is none."""
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture)
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for odd files
-        raise OSError(error) from error
-
-
 def find_image(folder: Path, image_id: str) -> Path | None:
     paths = (folder / "JPEGImages" / f"{image_id}{suffix}" for suffix in IMAGE_TYPES)
     return next((path for path in paths if path.exists()), None)
@@ -154,7 +153,7 @@ def faults_of(annotation: Annotation, path: Path, classes: tuple[str, ...]) -> l
     """What is wrong with an annotation that can be read: its picture, its classes, its boxes."""
     faults = []
     try:
-        size = open_upright(annotation.image).size
+        size = read_picture(annotation.image).size
     except OSError:
         return [f"{annotation.image}: not a picture that can be read"]
     if size != (annotation.width, annotation.height):
@@ -185,7 +184,7 @@ def write_picture(folder: Path, image_id: str, picture: Image.Image | Path, thin
         target = folder / "JPEGImages" / f"{image_id}{picture.suffix}"
         if not (target.exists() and target.samefile(picture)):  # it may be in its place already
             shutil.copyfile(picture, target)
-        size = open_upright(picture).size
+        size = read_picture(picture).size
     else:
         target = folder / "JPEGImages" / f"{image_id}.jpg"
         picture.save(target, quality=92)
@@ -294,17 +293,28 @@ def colour_of(number: int) -> tuple[int, int, int]:
 def draw_boxes(picture: Image.Image, boxes: list, words: list[str], colours: list) -> Image.Image:
     """-> a copy of `picture` with each box and its words drawn on it."""
     picture = picture.convert("RGB")
-    draw = ImageDraw.Draw(picture)
+    draw, font = ImageDraw.Draw(picture), label_font("".join(words))
     line = max(1, round(min(picture.size) / 250))
     for (left, top, right, bottom), text, colour in zip(boxes, words, colours, strict=True):
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
-        corner = (
-            max(0, min(left + line, picture.width - draw.textlength(text))),
-            max(0, top - 11),
-        )  # inside the picture
-        draw.rectangle(draw.textbbox(corner, text), fill=colour)
-        draw.text(corner, text, fill="black")
+        corner = max(0, min(left + line, picture.width - draw.textlength(text, font))), max(0, top - 11)  # inside it
+        draw.rectangle(draw.textbbox(corner, text, font), fill=colour)
+        draw.text(corner, text, fill="black", font=font)
     return picture
+
+
+def label_font(text: str, size: int = 11) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, or an installed one that has all characters of `text`."""
+    path = None if text.isascii() else utils.find_font("".join(sorted(set(text))))
+    if path is None and not text.isascii():
+        warn_of_boxes()
+    return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
+
+
+@cache
+def warn_of_boxes() -> None:
+    utils.warn("No installed font has all characters of the class names: some are drawn as boxes.\n"
+               "A free one with Chinese: Noto Sans CJK (Debian and Ubuntu: apt install fonts-noto-cjk).")  # fmt: skip
 
 
 def draw_truth(annotation: Annotation, classes: tuple[str, ...]) -> Image.Image:
@@ -312,7 +322,7 @@ def draw_truth(annotation: Annotation, classes: tuple[str, ...]) -> Image.Image:
     marks = [("(d)" * thing.difficult) + ("(t)" * thing.truncated) for thing in annotation.things]
     words = [f"{thing.name}{mark}" for thing, mark in zip(annotation.things, marks, strict=True)]
     colours = [colour_of(classes.index(thing.name)) for thing in annotation.things]
-    return draw_boxes(open_upright(annotation.image), [thing.box for thing in annotation.things], words, colours)
+    return draw_boxes(read_picture(annotation.image), [thing.box for thing in annotation.things], words, colours)
 
 
 def contact_sheet(pictures: list[Image.Image], columns: int = 4, width: int = 320) -> Image.Image:

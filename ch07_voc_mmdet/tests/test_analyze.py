@@ -56,6 +56,30 @@ def test_several_runs_the_best_first_with_their_curves(tmp_path, capsys):
     assert (tmp_path / "all.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["5", "[]", "null", '"x"', "{}", '{"step": null}', '{"step": "x", "lr": 1}', '{"lr": 0.1, "step": NaN, "loss": 1}',
+     '{"step": 1e400}', "\x00\x00", "\ud800", "[" * 9999],
+)  # fmt: skip
+def test_odd_lines_are_named_and_left_out(tmp_path, line, capsys):
+    file = write_log(tmp_path / "run", "20260101_000000", [10, 20], {1: 0.3, 2: 0.5})
+    file.write_bytes(line.encode("utf-8", "surrogatepass") + b"\n\n" + file.read_bytes())
+    analyze_log.main([str(tmp_path / "run")])
+    said = capsys.readouterr().out
+    assert ("scalars.json, line 1: not a row of a log" in said) == (line != "\x00\x00") and "0.5000" in said
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "null", '"0.9"', "[1]", "true"])
+def test_numbers_that_are_none_are_no_score_and_no_loss(tmp_path, value, capsys):
+    file = write_log(tmp_path / "错误 $x$", "20260101_000000", [10, 20], {1: 0.3, 2: 0.5})
+    odd = f'{{"mAP50": {value}, "step": 3}}\n{{"lr": 0.1, "loss": {value}, "time": {value}, "step": 30}}\n'
+    file.write_text(file.read_text() + odd)
+    train, val = analyze_log.read_run(tmp_path / "错误 $x$")
+    row = analyze_log.summary("run", train, val, None)
+    assert (row["best epoch"], row["mAP50"], row["steps"]) == (2, 0.5, 30)
+    analyze_log.main([str(tmp_path / "错误 $x$")])
+
+
 def test_what_is_no_run_is_refused_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="no runs in runs/"):

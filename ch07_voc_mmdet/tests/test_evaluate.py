@@ -131,6 +131,18 @@ def test_voc_figures_equal_those_of_mmdet(noisy, mode):
     assert [row[mode] for row in figures["classes"].values()] == pytest.approx([row["ap"] for row in rows], abs=1e-6)
 
 
+def test_the_confusion_matrix_counts_each_thing_and_each_detection_once():
+    things = [voc.Thing("cat", (0, 0, 10, 10)), voc.Thing("dog", (20, 0, 30, 10)), voc.Thing("dog", (40, 0, 50, 10), True),
+              voc.Thing("cat", (60, 0, 70, 10))]  # fmt: skip
+    picture = voc.Annotation("1", Path("1.jpg"), 100, 50, things)
+    boxes = np.array(
+        [(0, 0, 10, 9), (0, 0, 10, 10), (20, 0, 30, 9), (40, 0, 50, 10), (80, 0, 90, 10), (60, 0, 70, 10)], float
+    )
+    scores, labels = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.2]), np.array([0, 1, 0, 0, 1, 0])
+    counts = evaluate.confusion([picture], {"1": (boxes, scores, labels)}, ("cat", "dog"))
+    assert counts.tolist() == [[1, 0, 1], [1, 0, 0], [0, 2, 0]]  # cat, dog, background: a second answer is background's
+
+
 def test_difficult_things_count_neither_way():
     thing = Thing("cat", (10, 10, 50, 50), difficult=True)
     other = Thing("cat", (60, 60, 90, 90))

@@ -171,6 +171,12 @@ def test_a_configuration_that_counts_steps_is_refused():
         models.adapt(config, CLASSES, "sample")
 
 
+def test_a_configuration_that_wants_masks_is_refused():
+    config = Config.fromfile(models.config_folder() / "mask_rcnn" / "mask-rcnn_r50_fpn_1x_coco.py")
+    with pytest.raises(SystemExit, match="trains on masks too"):
+        models.adapt(config, CLASSES, "sample")
+
+
 def test_half_a_tensor_of_noise_changes_nothing_in_numpy():
     """The seeds of a data loader's processes come from torch's, so two epochs differ and the same epoch does not."""
     import plugins

@@ -40,7 +40,12 @@ def test_figures_are_those_of_the_stored_detections(run, scenes, capsys):
     assert list(result["classes"]) == [name for name in data.classes if name in result["classes"]]
     assert sum(row["detections"] for row in result["classes"].values()) > 12
     assert again["coco"] == pytest.approx(result["coco"], abs=1e-4)
-    for name in ("pr_curves.png", "detections.jpg"):
+    confusion = np.array(result["confusion"])
+    assert confusion[:-1].sum() == sum(row["things"] for row in result["classes"].values()) and confusion.shape == (
+        6,
+        6,
+    )
+    for name in ("pr_curves.png", "detections.jpg", "confusion.png", "errors.jpg"):
         assert (run / name).stat().st_size > 10_000
 
 
@@ -54,6 +59,49 @@ def test_exported_weights_score_the_same(run, scenes, tmp_path):
     one, two = (json.loads((p / "test.json").read_text("utf-8")) for p in (run, tmp_path / "out"))
     assert one["classes"] == two["classes"] and one["coco"] == two["coco"]
     assert meta["score"]["mAP50_area"] == two["mAP50_area"]
+
+
+@pytest.mark.parametrize(("size", "overlap"), [((100, 230), 0.2), ((64, 64), 0.2), ((65, 300), 0.5), ((30, 500), 0)])
+def test_tiles_cover_the_picture_and_overlap(size, overlap):
+    tiles = tester.tiles_of(*size, 64, overlap)
+    covered = np.zeros(size, int)
+    for left, top, right, bottom in tiles:
+        assert right - left == min(64, size[1]) and bottom - top == min(64, size[0])
+        covered[top:bottom, left:right] += 1
+    assert covered.min() == 1 and (len(tiles) == 1) == (max(size) <= 64)
+    for axis in (0, 1):
+        starts = sorted({tile[axis] for tile in tiles})
+        assert all(b - a <= 64 * (1 - overlap) + 1 for a, b in zip(starts, starts[1:], strict=False))
+
+
+def test_each_thing_is_found_once_in_tiles():
+    """A detector that sees white rectangles, but none in a picture as large as the whole."""
+    picture = np.zeros((100, 230, 3), np.uint8)
+    truth = [(5, 5, 25, 25), (58, 30, 78, 50), (150, 60, 175, 85)]
+    for left, top, right, bottom in truth:
+        picture[top:bottom, left:right] = 255
+
+    def find_in(piece):
+        count, _, stats, _ = cv2.connectedComponentsWithStats((piece[..., 0] > 0).astype(np.uint8))
+        boxes = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:]], np.float32).reshape(-1, 4)
+        if piece.shape[1] == 230:
+            boxes = boxes[:0]
+        return boxes, np.linspace(0.9, 0.5, len(boxes), dtype=np.float32), np.zeros(len(boxes), int)
+
+    boxes, scores, labels = tester.find_in_tiles(find_in, picture, 64, 0.5)
+    assert sorted(map(tuple, boxes.tolist())) == sorted(truth) and len(labels) == 3 and (np.diff(scores) <= 0).all()
+
+
+def test_other_classes_in_one_place_stay():
+    boxes = np.array([(0, 0, 10, 10), (0, 0, 10, 10), (1, 0, 10, 10)], float)
+    kept = tester.once(boxes, np.array([0.5, 0.6, 0.7]), np.array([0, 1, 0]), np.zeros(3, bool))
+    assert kept[1].tolist() == [0.7, 0.6] and kept[2].tolist() == [0, 1]
+
+
+def test_a_test_in_tiles_measures_the_same_pictures(run, tmp_path):
+    tester.main(["--run", str(run), "--device", "cpu", "--tiles", "100", "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "test.json").read_text("utf-8"))
+    assert result["pictures"] == 12 and result["tiles"] == 100 and 0 <= result["coco"]["AP"] <= 1
 
 
 def boxes_of(run, picture):
@@ -70,7 +118,7 @@ def test_draws_on_files_and_folders(run, scenes, tmp_path, capsys):
     (tmp_path / "album").mkdir()
     for picture in pictures[1:]:
         (tmp_path / "album" / picture.name).write_bytes(picture.read_bytes())
-    (boxes, scores, labels), classes = boxes_of(run, tester.read_picture(pictures[0]))
+    (boxes, scores, labels), classes = boxes_of(run, tester.read_pixels(pictures[0]))
     gaps = scores[:9] - scores[1:10]
     count = int(gaps.argmax()) + 1  # where scores are far apart: a rounding must not let one more in
     score = float((scores[count - 1] + scores[count]) / 2)

@@ -214,10 +214,11 @@ def test_the_learning_rate_follows_the_batch_size(scenes, tmp_path):
     [
         (("--data", "gone"), "there is no folder of that name"),
         (("--arch", "fcs"), r"no architecture 'fcs'; did you mean fcos\?"),
-        (("--epochs", "0"), "--epochs 0: must be above 0"),
+        (("--epochs", "0"), "argument --epochs: '0': must be a whole number, 1 or more"),
+        (("--lr", "nan"), "argument --lr: 'nan': must be a number above 0"),
         (("--precision", "bf16"), "mixed precision for GPUs only"),
         (("--config", "gone.py"), "--config gone.py: cannot be read"),
-        (("--resume", "gone"), "--resume goes on with the run's own settings; leave out --data"),
+        (("--resume", "gone"), "gone: no args.json there, so this is not a run folder"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(scenes, more, message, monkeypatch, tmp_path):
