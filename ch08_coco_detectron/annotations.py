@@ -103,8 +103,9 @@ def read_lists(path: Path) -> dict:
     return content
 
 
-def read(path: Path) -> Content:
-    lists, content = read_lists(path), Content()
+def read(path: Path, lists: dict | None = None) -> Content:
+    """Reads the file `path`, or `lists`, which came from there in another format."""
+    lists, content = lists or read_lists(path), Content()
     content.total = len(lists["annotations"])
     for kind in ("images", "categories"):
         place = getattr(content, kind)

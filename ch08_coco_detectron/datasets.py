@@ -2,10 +2,11 @@
 
     python datasets.py                                               # what is there: pictures, objects, sizes
     python datasets.py --data coco --categories dog,cat --limit 500  # downloads only these pictures of COCO
-    python datasets.py --check annotations/instances_train.json      # names every fault in an annotation file
+    python datasets.py --check annotations/instances_train.json      # names every fault in an annotation file or folder
+    python datasets.py --data my_folder --to yolo --out DIR          # writes it as coco, yolo or voc, with its pictures
 
 A folder in COCO's format: annotations/*train*.json, and if there are any *val*.json and *test*.json; the pictures in
-train/ (or train2017/, as the annotation file's name ends), in images/, or beside the annotations.
+train/ (or train2017/, as the annotation file's name ends), in images/, or beside the annotations. Other formats: formats.py.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from numpy import ndarray
 from tqdm import tqdm
 
 import annotations
+import formats
 import masks
 import pictures
 import sample
@@ -142,9 +144,13 @@ def load(
         return load_files("coco", files, parts, chosen, limit, by_file=name == "coco" and bool(chosen or limit))
     if not Path(name).exists():
         fail(f"--data {name}: not coco, sample or auto, and there is no folder or file of that name")
-    path = Path(name)
-    files = {"train": path} if path.is_file() else find_annotations(path)
-    data = load_files(path.stem if path.is_file() else path.resolve().name, files, parts, chosen, limit)
+    path, contents = Path(name), {}
+    if path.is_dir() and not annotation_files(path):
+        contents = read_other(path)
+    files = {part: place for place, (part, _) in contents.items()}
+    files = files or ({"train": path} if path.is_file() else find_annotations(path))
+    lists = {place: content for place, (_, content) in contents.items()}
+    data = load_files(path.stem if path.is_file() else path.resolve().name, files, parts, chosen, limit, contents=lists)
     data.own, data.splits = True, without_copies(data.splits)
     return data
 
@@ -190,14 +196,41 @@ def parts_in(name: str) -> set[str]:
     return {PART_WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in PART_WORDS}
 
 
+def read_other(folder: Path) -> dict[Path, tuple[str, dict]]:
+    """-> {a name in `folder`: (part, COCO's lists)} of a folder in another format; empty if it is in none. Without parts, all
+    is for training, of which a tenth each validates and tests."""
+    found = formats.read(folder)
+    contents = found.contents() if found else {}
+    whole = contents.pop("all", None)
+    if whole and "train" not in contents:
+        contents["train"] = whole
+    if found and found.faults:
+        where, what = found.faults[0]
+        say(f"{folder}: left out {len(found.faults)} annotations, the first being {where}: {what}; see --check")
+    return {folder / part: (part, content) for part, content in contents.items()}
+
+
+def is_labelme(path: Path) -> bool:
+    """A file of one picture's shapes: no annotation file of a whole part."""
+    with open(path, "rb") as file:
+        return b'"shapes"' in file.read(4096)
+
+
 def find_annotations(folder: Path) -> dict[str, Path]:
     """-> the annotation file of each part of a folder in COCO's format, or of one as Roboflow writes it."""
     if not folder.is_dir():
         fail(f"{folder}: no such folder")
     place = folder / "annotations" if (folder / "annotations").is_dir() else folder
-    files = {path: parts_in(path.stem) for path in sorted(place.glob("*.json"))}
+    return annotation_files(folder) or fail(
+        f"{place}: no annotation file of a name with train, val or test in it, such as instances_train.json"
+    )
+
+
+def annotation_files(folder: Path) -> dict[str, Path]:
+    place = folder / "annotations" if (folder / "annotations").is_dir() else folder
+    files = {path: parts_in(path.stem) for path in sorted(place.glob("*.json")) if not is_labelme(path)}
     if not any(files.values()):  # train/_annotations.coco.json, valid/...
-        files = {path: parts_in(path.parent.name) for path in sorted(folder.glob("*/*.json"))}
+        files = {path: parts_in(path.parent.name) for path in sorted(folder.glob("*/*.json")) if not is_labelme(path)}
     found = {}
     for part in ("train", "val", "test"):
         ours = [path for path, parts in files.items() if part in parts]
@@ -209,15 +242,20 @@ def find_annotations(folder: Path) -> dict[str, Path]:
             fail(f"{ours[0]}: its name speaks of more than one part; rename it")
         if ours:
             found[part] = ours[0]
-    if not found:
-        fail(f"{place}: no annotation file of a name with train, val or test in it, such as instances_train.json")
     return found
 
 
 def load_files(
-    name: str, files: dict[str, Path], parts: tuple, chosen: list[str], limit: int | None, by_file: bool = False
+    name: str,
+    files: dict[str, Path],
+    parts: tuple,
+    chosen: list[str],
+    limit: int | None,
+    by_file: bool = False,
+    contents: dict[Path, dict] | None = None,
 ) -> Data:
-    """Reads the annotation files that the parts need, and holds out what there is no file for (`hold_out`)."""
+    """Reads the annotation files that the parts need, and holds out what there is no file for (`hold_out`). `contents`: what
+    would be in the files, of a folder in another format."""
     source = {"train": "train", "val": "val", "test": "test"}
     if "test" not in files:
         source |= {"test": "val", "val": "train"} if "val" in files else {"test": "train", "val": "train"}
@@ -231,7 +269,7 @@ def load_files(
             fail(f"{first.parent}: no annotation file for {part}")
         path = files[source[part]]
         if path not in whole:
-            whole[path] = read_annotations(path, chosen)
+            whole[path] = read_annotations(path, chosen, (contents or {}).get(path))
         ours, everything = whole[path]
         categories = categories or ours
         if ours != categories:
@@ -288,9 +326,9 @@ def existing(split: Split, part: str) -> Split:
 # ---- annotation files -------------------------------------------------------------------------------------------------
 
 
-def read_annotations(path: Path, chosen: list[str] = ()) -> tuple[list[dict], Split]:
+def read_annotations(path: Path, chosen: list[str] = (), lists: dict | None = None) -> tuple[list[dict], Split]:
     """-> categories and pictures of an annotation file. What cannot be used is left out and counted."""
-    content = annotations.read(path)
+    content = annotations.read(path, lists)
     categories = [content.categories[key] for key in sorted(content.categories)]
     if unknown := set(chosen) - {c["name"] for c in categories}:
         fail(f"{path}: no category {', '.join(sorted(unknown))}; there are: {', '.join(c['name'] for c in categories)}")
@@ -308,7 +346,7 @@ def read_annotations(path: Path, chosen: list[str] = ()) -> tuple[list[dict], Sp
     if all(row["iscrowd"] for row in rows):
         fail(f"{path}: all {len(rows)} objects are crowds (iscrowd 1), which nothing can be trained or measured with")
     records = [image for key, image in sorted(content.images.items()) if objects[key] or not chosen]
-    return categories, Split(find_pictures(path, records), records, objects)
+    return categories, Split(path.parent if lists else find_pictures(path, records), records, objects)
 
 
 def find_pictures(path: Path, records: list[dict]) -> Path:
@@ -321,10 +359,22 @@ def find_pictures(path: Path, records: list[dict]) -> Path:
 
 
 def check(path: Path) -> list[str]:
-    """-> every fault of an annotation file, each in a line that names the image, the object or the category, and the field."""
-    content = annotations.read(path)
+    """-> every fault of an annotation file, or of a folder in another format, each in a line that names the image, the object
+    or the category, and the field."""
+    if not path.is_dir():
+        content = annotations.read(path)
+        return faults_of(content, find_pictures(path, list(content.images.values())))
+    found = formats.read(path)
+    if found is None:
+        fail(f"{path}: a folder in no format that is known here; --check wants an annotation file, or such a folder")
+    faults = [f"{where}: {what}" for where, what in found.faults]
+    for part, lists in found.contents().items():
+        faults += faults_of(annotations.read(path / part, lists), path)
+    return faults
+
+
+def faults_of(content: annotations.Content, folder: Path) -> list[str]:
     faults = [f"{where}: {what}" for where, what in content.faults]
-    folder = find_pictures(path, list(content.images.values()))
     for image in content.images.values():
         faults += faults_of_picture(image, folder)
     for index, row in enumerate(content.objects):
@@ -456,20 +506,21 @@ def describe(data: Data) -> None:
         counts[part] = Counter(row["category_id"] for row in rows)
         crowds, empty = sum(row["iscrowd"] for row in rows), sum(not split.objects[im["id"]] for im in split.images)
         print(f"{part}: {len(rows):,} objects, {crowds} of them crowds; {empty} pictures without any")
-    print(f"{'category':<18}" + "".join(f"{part:>8}" for part in counts))
-    for category in data.categories:
-        print(f"{category['name']:<18}" + "".join(f"{count[category['id']]:>8,}" for count in counts.values()))
+    rows = [[utils.cut(c["name"], 24), *(f"{count[c['id']]:,}" for count in counts.values())] for c in data.categories]
+    utils.print_table([["category", *counts], *rows])
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--data", default="auto", help=DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR")
     parser.add_argument("--categories", metavar="NAMES", help="only these, with commas between")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="only N training pictures, and a fifth of that to validate"
     )
-    parser.add_argument("--check", metavar="FILE", help="name every fault in this annotation file")
+    parser.add_argument("--check", metavar="FILE", help="name every fault in this annotation file, or folder")
+    parser.add_argument("--to", choices=("coco", "yolo", "voc"), help="write the data set in this format to --out")
+    parser.add_argument("--out", metavar="DIR", help="with --to: the folder to write")
     args = parser.parse_args(argv)
     if args.check:
         start = time.perf_counter()
@@ -478,8 +529,22 @@ def main(argv=None) -> None:
         if faults:
             fail(f"{args.check}: {len(faults)} faults")
         print(f"{args.check}: no fault found ({time.perf_counter() - start:.1f} s)")
+        return
+    data = load(args.data, args.data_root, ("train", "val", "test"), args.categories, args.limit)
+    if args.to:
+        convert(data, args)
     else:
-        describe(load(args.data, args.data_root, ("train", "val", "test"), args.categories, args.limit))
+        describe(data)
+
+
+def convert(data: Data, args: argparse.Namespace) -> None:
+    if not args.out:
+        fail("--to needs --out DIR, the folder to write")
+    lost = formats.write(args.to, Path(args.out), data.categories, data.splits)
+    counts = ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items())
+    print(f"wrote {args.out} in the format {args.to}: {counts} pictures")
+    if lost:
+        print(f"what {args.to} cannot hold is lost: {', '.join(lost)}")
 
 
 if __name__ == "__main__":
