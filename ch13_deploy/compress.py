@@ -218,14 +218,16 @@ def print_table(rows: dict[str, dict]) -> None:
 
 def make(args, model: models.Deployable, meta: dict, train: Split, real: Tensor) -> dict:
     """-> name: (file, engine) of the original and the variants that were asked for, each written and opened again."""
-    out, meta = Path(args.out), {name: meta[name] for name in models.NEEDED}  # its score is the original's alone
+    out, kept = Path(args.out), models.NEEDED | {"inner"}  # its score is the original's alone
+    meta = {name: value for name, value in meta.items() if name in kept}
     some = train.images[:CALIBRATION]
 
     def as_onnx(variant: models.Deployable, name: str, **about) -> Path:
         network = utils.unwrap(variant).network
         command = {"command": f"python compress.py --only {name}"}
-        utils.save_weights(out / f"{name}.safetensors", network, **meta | about | command)
-        return export.export(variant, meta | about, "onnx", out, real, name=name)
+        said = {key: value for key, value in (meta | about).items() if value is not None}
+        utils.save_weights(out / f"{name}.safetensors", network, **said | command)
+        return export.export(variant, said, "onnx", out, real, name=name)
 
     def small(teacher: nn.Module | None) -> models.Deployable:
         utils.seed_everything(0)
@@ -247,7 +249,7 @@ def make(args, model: models.Deployable, meta: dict, train: Split, real: Tensor)
         files["int8_ort"] = int8_ort(files["original"], some, out / "int8_ort.onnx")
     for name, teacher in (("taught", model), ("alone", None)):
         if name in args.only:
-            files[name] = as_onnx(small(teacher), name, arch="tiny")
+            files[name] = as_onnx(small(teacher), name, arch="tiny", inner=None)
     opened = {name: (path, engine.open_model(path, args.threads)) for name, path in files.items()}
     if "int8_ao" in args.only:
         program, path = int8_ao(model, some), out / f"int8_ao{engine.ENDINGS['export']}"

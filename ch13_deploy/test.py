@@ -57,11 +57,14 @@ def measure(logits: np.ndarray, labels: np.ndarray, classes: list[str]) -> dict:
     return result | {"classes": dict(zip(classes, found.tolist(), strict=True)), "confusion": confusion.tolist()}
 
 
+def split_of(path: Path) -> dict:
+    """What a run trained and held out, of a file in its folder or in its export/; of others, nothing is known."""
+    found = [folder / "split.json" for folder in (path.parent, path.parent.parent) if (folder / "split.json").exists()]
+    return utils.read_json(found[0]) if found else {"data": "auto", "own": False}
+
+
 def test(args: argparse.Namespace, tested: engine.Engine, path: Path) -> None:
-    meta = tested.meta
-    split = {"data": "auto", "own": False}
-    if path.name == "best.pt" and (path.parent / "split.json").exists():
-        split = utils.read_json(path.parent / "split.json")
+    meta, split = tested.meta, split_of(path)
     data = datasets.load(args.data or split["data"], meta["image_size"], ("test",), run=split)
     if data.classes != meta["classes"]:
         fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")

@@ -12,6 +12,7 @@ epoch, to the same result, bit for bit. `python test.py` then measures the newes
 import json
 import math
 import os
+import platform
 import time
 from argparse import Namespace
 from contextlib import nullcontext
@@ -61,8 +62,22 @@ def parse(argv=None) -> Namespace:
         fail("--shard divides the weights among processes: start them with torchrun --nproc-per-node 2 -- train.py ...")
     if args.quick:
         args.limit, args.epochs = args.limit or 256, min(args.epochs, 1)
-    args.launch = os.environ.get("TORCHELASTIC_RUN_ID")
+    args.launch = utils.from_first(launch_id)
     return args
+
+
+def launch_id() -> str | None:
+    """What a start of torchrun and its restarts have in common, and no other start has: the name that it was given, or else
+    the first machine's torchrun process and when that began. None without torchrun."""
+    given = os.environ.get("TORCHELASTIC_RUN_ID")
+    if given != "none":
+        return given
+    parent = os.getppid()
+    try:  # a number may be used again, but not with the same beginning (field 22 of proc(5))
+        began = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        began = "?"
+    return f"{platform.node()} {parent} {began}"
 
 
 def continue_after_restart(args: Namespace) -> None:
@@ -103,7 +118,10 @@ def autocast(args: Namespace, device: torch.device):
 
 
 def train_one_epoch(model, prepare, loader, optimizer, scheduler, args) -> dict:
-    """-> the epoch's mean loss and accuracy. Ends the program if the loss stops being a number."""
+    """-> the epoch's mean loss and accuracy. Ends the program if the loss stops being a number.
+
+    Gradients are averaged over the processes, whose shares of a batch may differ by a picture: each counts by its share.
+    """
     model.train()
     sums = torch.zeros(3, device=loader.images.device)  # loss, correct, pictures: on the device, so that no step waits
     progress = tqdm(loader, desc=f"epoch {loader.epoch + 1}", leave=False, disable=None if rank() == 0 else True)
@@ -112,7 +130,7 @@ def train_one_epoch(model, prepare, loader, optimizer, scheduler, args) -> dict:
             logits = model(prepare(pixels))
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
-        loss.backward()
+        (loss * (len(labels) * world() / loader.batch_size)).backward()
         optimizer.step()
         scheduler.step()
         correct = (logits.argmax(1) == labels).sum()
@@ -180,40 +198,48 @@ def report(row: dict, args: Namespace, seconds: float, pictures: int, events: ut
     events.add(row)
 
 
-def train(args: Namespace, device: torch.device) -> Path:
-    """Trains as `args` say -> the run folder."""
-    continue_after_restart(args)
+def read_data(args: Namespace, device: torch.device) -> tuple[datasets.Batches, datasets.Batches, dict, dict]:
+    """-> batches to train and to validate on, which samples these are (split.json), and what a checkpoint says of itself."""
     data = datasets.load(args.data, args.image_size, limit=args.limit)
     args.data = data.name if args.data == "auto" else args.data
     train_split, val_split = data.splits["train"], data.splits["val"]
     train_loader = datasets.Batches(train_split, args.batch_size, device, shuffle=True, seed=args.seed)
-    val_loader = datasets.Batches(val_split, 500, device)
+    if train_loader.batch_size < world():
+        fail(f"a batch of {train_loader.batch_size} for {world()} processes: each needs a picture or more of every batch")
     split = {"data": args.data if data.own else data.name, "own": data.own, "test": data.test_samples}
     split |= {"train": train_split.samples, "val": val_split.samples}
-    utils.seed_everything(args.seed)
     mean, std = datasets.statistics(train_split.images)
     meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
     meta |= {"image_size": train_split.images.shape[-1], "own": data.own}
+    return train_loader, datasets.Batches(val_split, 500, device), split, meta
 
+
+def build(args: Namespace, meta: dict, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """-> the network, shared among the processes, and the preprocessing alone."""
     layout = torch.contiguous_format if args.shard else torch.channels_last  # the faster one, which FSDP2 does not take
-    model = models.build(args.arch, len(data.classes)).to(device, memory_format=layout)
-    prepare = models.Deployable(nn.Identity(), mean, std).to(device)  # the preprocessing alone
-    parameters = models.count_parameters(model)
-    model = distribute(model, args, device) if world() > 1 else model
+    model = models.build(args.arch, len(meta["classes"])).to(device, memory_format=layout)
+    prepare = models.Deployable(nn.Identity(), meta["mean"], meta["std"]).to(device)
+    say(f"{args.arch}: {models.count_parameters(model):,} parameters, {len(meta['classes'])} classes of {meta['data']}")
+    return distribute(model, args, device) if world() > 1 else model, prepare
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    continue_after_restart(args)
+    train_loader, val_loader, split, meta = read_data(args, device)
+    utils.seed_everything(args.seed)
+    model, prepare = build(args, meta, device)
     optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
     steps, cycle = len(train_loader), {"pct_start": 0.3, "cycle_momentum": False}
-    utils.one_cycle(
-        optimizer, args.epochs * steps, **cycle
-    )  # notes its rates in the optimizer, where FSDP2 looks for them
-    run = utils.open_run(args, f"{args.arch}-{data.name}", split)
+    utils.one_cycle(optimizer, args.epochs * steps, **cycle)  # notes its rates in the optimizer: FSDP2 looks for them there
+    run = utils.open_run(args, f"{args.arch}-{meta['data']}", split)
     progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)
     if utils.is_finished(run, args, progress["epoch"]):
         return run
     scheduler = utils.one_cycle(optimizer, args.epochs * steps, progress["epoch"] * steps, **cycle)
     events = utils.Events(run, progress["history"])
-    say(f"{args.arch} ({parameters:,} parameters) on {data.name}: {len(train_split):,} training pictures")
     how = "alone" if world() == 1 else f"{world()} processes, {'FSDP2' if args.shard else 'DDP'}"
-    say(f"{device}, {args.precision}, {how}; torch {torch.__version__}; run {run}")
+    say(f"{len(train_loader.labels):,} training pictures; {device}, {args.precision}, {how}; torch {torch.__version__}; {run}")
     compiled = torch.compile(model) if args.compile else model
 
     for epoch in range(progress["epoch"], args.epochs):
@@ -232,13 +258,17 @@ def train(args: Namespace, device: torch.device) -> Path:
         report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
 
     events.close()
+    conclude(run, progress["history"])
+    return run
+
+
+def conclude(run: Path, history: list[dict]) -> None:
     if rank() == 0:
-        utils.draw_curves(progress["history"], run / "curves.png")
-        best = max(progress["history"], key=lambda row: row["val_accuracy"])
-        say(f"{args.arch} on {data.name}: val_accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
+        utils.draw_curves(history, run / "curves.png")
+        best = max(history, key=lambda row: row["val_accuracy"])
+        say(f"val_accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
         say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
         say(f"now: python test.py --run {run}")
-    return run
 
 
 def main(argv=None) -> None:
