@@ -1,5 +1,6 @@
 """The three sources of data, the two loaders, and what they say of bad input."""
 
+import multiprocessing
 import urllib.request
 
 import numpy as np
@@ -160,6 +161,25 @@ def test_both_loaders_give_the_same_validation_pictures(picture_folder):
     from_files = datasets.FileLoader(data.files["val"], 16, 4, torch.device("cpu"))
     for (images, labels), (file_images, file_labels) in zip(from_memory, from_files, strict=True):
         assert torch.equal(images, file_images) and torch.equal(labels, file_labels)
+
+
+@pytest.fixture
+def spawn():
+    """Worker processes start anew, as on Windows and macOS, and get the data set by pickle."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+def test_spawned_workers_read_what_the_main_process_reads(picture_folder, spawn):
+    files = datasets.load(str(picture_folder(cat=10, dog=10)), files_only=True).files["train"]
+    passes = []
+    for workers in (0, 1):
+        torch.manual_seed(0)
+        loader = datasets.FileLoader(files, 16, 8, torch.device("cpu"), Augment(2, True), workers)
+        passes.append(torch.cat([images for images, _ in loader]))
+    assert len(passes[0]) == 16 and torch.equal(*passes)
 
 
 def test_file_loader_repeats_an_epoch_exactly(picture_folder):

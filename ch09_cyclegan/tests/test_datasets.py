@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import multiprocessing
 import threading
 import zipfile
 
@@ -74,6 +75,18 @@ def test_odd_pictures(domains, capsys):
     assert (a["a_grey.png"] == 77).all() and (a["b_clear.png"] == 255).all()
     assert a["d_huge.png"].flatten(1).float().mean(1).tolist() == [0, 0, 255]
     assert a["e_turned.jpg"][:, 2].max() < 60 and a["e_turned.jpg"][:, -3].min() > 200
+
+
+def test_spawned_workers_read_what_the_main_process_reads(domains):
+    """On Windows and macOS worker processes start anew and get the data set by pickle."""
+    folder = str(domains(trainA=3, trainB=3))
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        one, two = (datasets.load(folder, image_size=16, workers=workers) for workers in (0, 1))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert torch.equal(one.a, two.a) and torch.equal(one.b, two.b)
 
 
 def test_a_folder_without_one_readable_picture(domains):
