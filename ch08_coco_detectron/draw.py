@@ -75,8 +75,24 @@ def sheet(pictures: list[ndarray], columns: int, largest: int = 480) -> ndarray:
 
 def save(picture: ndarray, path: Path) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
+    Image.fromarray(picture).save(buffer, format="JPEG" if path.suffix == ".jpg" else "PNG")
     write_atomic(path, buffer.getvalue())
+
+
+def draw_confusion(counts: list[list[int]], categories: list[dict], path: Path) -> None:
+    """Rows the truth, columns what was said; numbers are written while they can be read."""
+    shown, names = np.array(counts), [utils.cut(category["name"], 16) for category in categories]
+    size = min(24, 3 + 0.42 * len(shown))
+    figure = utils.new_figure(size + 1, size, "".join(names))
+    axis = figure.subplots()
+    axis.imshow(shown / shown.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(shown)), [*names, "(missed)"], rotation=90, fontsize=8)
+    axis.set_yticks(range(len(shown)), [*names, "(background)"], fontsize=8)
+    axis.set(xlabel="said", ylabel="is", title="Of the objects of each category, the shares")
+    for (row, column), count in np.ndenumerate(shown):
+        if count and len(shown) <= 30:
+            axis.text(column, row, f"{count:,}", ha="center", va="center", fontsize=7)
+    utils.save_figure(figure, path)
 
 
 def draw_precision_recall(evaluation, categories: list[dict], path: Path) -> None:

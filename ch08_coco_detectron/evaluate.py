@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -219,6 +220,89 @@ def maps(truth: dict, results: list[dict], sure: float = SURE) -> tuple[dict, di
     return {"mIoU": mean, "pixel_accuracy": accuracy, "background": ious[0], "categories": ious[1:]}, quality(counts)
 
 
+# ---- what goes wrong --------------------------------------------------------------------------------------------------
+
+ERRORS = ("class", "localisation", "duplicate", "background", "missed")
+
+
+def overlaps_of(rows: list[dict], others: list[dict], image: dict) -> ndarray:
+    """(n, m) IoU of masks; with a crowd, the share of the object that lies in it."""
+    if not rows or not others:
+        return np.zeros((len(rows), len(others)))
+    first, second = (
+        [masks.as_rle(r["segmentation"], image["height"], image["width"]) for r in part] for part in (rows, others)
+    )
+    return coco_mask.iou(first, second, [bool(row.get("iscrowd")) for row in others])
+
+
+def by_picture(truth: dict, results: list[dict], sure: float) -> list[tuple[dict, list[dict], list[dict], ndarray]]:
+    """-> of each picture: its record, its objects, the predictions from `sure` up, the surest first, and their IoUs."""
+    known = {category["id"] for category in truth["categories"]}
+    true_rows, found_rows = ({image["id"]: [] for image in truth["images"]} for _ in range(2))
+    for row in truth["annotations"]:
+        true_rows[row["image_id"]].append(row)
+    for row in sorted(results, key=lambda row: -row["score"]):
+        if row["score"] >= sure and row["category_id"] in known:
+            found_rows[row["image_id"]].append(row)
+    parts = ((image, true_rows[image["id"]], found_rows[image["id"]]) for image in truth["images"])
+    return [(image, rows, found, overlaps_of(found, rows, image)) for image, rows, found in parts]
+
+
+def find_mistakes(truth: dict, results: list[dict], sure: float = SURE) -> list[tuple[str, dict, dict]]:
+    """-> (kind, image, row) of each wrong prediction and each object that nothing found.
+
+    The kinds are those of Hoiem et al. 2012 and TIDE (Bolya et al. 2020), the first that fits: duplicate, of an object that a
+    surer one has found; class, on an object of another category (mask IoU 0.5 or more); localisation, beside an object of
+    its category (0.1 to 0.5); background. What lies in a crowd is not counted.
+    """
+    wrong = []
+    for image, rows, found, overlaps in by_picture(truth, results, sure):
+        crowd = np.array([bool(row.get("iscrowd")) for row in rows], bool)
+        kinds, taken = np.array([row["category_id"] for row in rows], int), np.zeros(len(rows), bool)
+        for row, shares in zip(found, overlaps, strict=True):
+            own, other = kinds == row["category_id"], kinds != row["category_id"]
+            free = np.where(own & ~crowd & ~taken, shares, 0)
+            if free.max(initial=0) >= 0.5:
+                taken[free.argmax()] = True
+            elif shares[crowd].max(initial=0) < 0.5:
+                best, others = shares[own & ~crowd].max(initial=0), shares[other & ~crowd].max(initial=0)
+                wrong.append((kind_of_error(best, others), image, row))
+        wrong += [("missed", image, rows[t]) for t in np.flatnonzero(~taken & ~crowd)]
+    return wrong
+
+
+def kind_of_error(own: float, other: float) -> str:
+    """From the best IoU with an object of its category, and of any other."""
+    if own >= 0.5:
+        return "duplicate"
+    if other >= 0.5:
+        return "class"
+    return "localisation" if own >= 0.1 else "background"
+
+
+def confusion(truth: dict, results: list[dict], sure: float = SURE) -> ndarray:
+    """(K + 1, K + 1) counts: rows the truth, columns what was said; the last row is background, the last column is missed.
+
+    The predictions from `sure` up, the surest first, each take the free object that they overlap most, by half or more,
+    whatever its category. Crowds, and what lies in them, are not counted.
+    """
+    labels = {category["id"]: i for i, category in enumerate(truth["categories"])}
+    counts = np.zeros((len(labels) + 1,) * 2, int)
+    for _, rows, found, overlaps in by_picture(truth, results, sure):
+        crowd = np.array([bool(row.get("iscrowd")) for row in rows], bool)
+        kinds, free = np.array([labels[row["category_id"]] for row in rows], int), ~crowd
+        for row, shares in zip(found, overlaps, strict=True):
+            shares = np.where(free | crowd, shares, 0)
+            best = int(shares.argmax()) if len(rows) else -1
+            if best < 0 or shares[best] < 0.5:
+                counts[-1, labels[row["category_id"]]] += 1
+            elif not crowd[best]:
+                counts[kinds[best], labels[row["category_id"]]] += 1
+                free[best] = False
+        np.add.at(counts, (kinds[free], -1), 1)
+    return counts
+
+
 # ---- all of it --------------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +324,9 @@ def measure(truth: dict, results: list[dict], sure: float = SURE) -> tuple[dict,
         rows[name] = {"objects": sum(row["category_id"] == category["id"] for row in truth["annotations"])}
         rows[name] |= {"mask_AP": mask_ap[name][0], "mask_AP50": mask_ap[name][1], "box_AP": box_ap[name][0]}
         rows[name] |= {"IoU": semantic["categories"][i], "PQ": panoptic["categories"][i]}
-    return result | {"categories": rows}, mask
+    kinds = [kind for kind, _, _ in find_mistakes(truth, results, sure)]
+    result |= {"errors": {kind: kinds.count(kind) for kind in ERRORS}}
+    return result | {"categories": rows, "confusion": confusion(truth, results, sure).tolist()}, mask
 
 
 def show(value: float | None, width: int = 9) -> str:
@@ -259,6 +345,8 @@ def print_table(result: dict) -> None:
         print(f"{kind:<5}" + " ".join(f"{name} {show(result[kind][name], 0)}" for name in FIGURES))
     figures = "  ".join(f"{name} {show(result[name], 0)}" for name in ("mIoU", "pixel_accuracy", "PQ", "SQ", "RQ"))
     print(f"{figures}  (mIoU: with the background)")
+    errors = ", ".join(f"{kind} {result['errors'][kind]:,}" for kind in ERRORS)
+    print(f"wrong, from score {result['score_threshold']:g}: {errors}")
 
 
 def main(argv=None) -> None:

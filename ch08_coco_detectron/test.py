@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import datasets
@@ -22,6 +23,7 @@ import evaluate
 import utils
 from options import ENGINES
 from pictures import list_pictures
+from tiles import in_tiles
 from train import pick_engine
 from utils import fail
 
@@ -38,8 +40,16 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", metavar="DIR", help="where coco/ lies (default: the run's, or data)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
+    whole, share = utils.Number(int, 32), utils.Number(float, 0, 0.9)
     parser.add_argument(
-        "--score", type=float, default=evaluate.SURE, help="least score on pictures and maps (%(default)s)"
+        "--tiles", type=whole, metavar="N", help="look at large pictures in pieces of N pixels a side too"
+    )
+    parser.add_argument("--overlap", type=share, default=0.2, help="of neighbouring pieces (default: %(default)s)")
+    parser.add_argument(
+        "--score",
+        type=utils.Number(float, 0, 1),
+        default=evaluate.SURE,
+        help="least score on pictures and maps (%(default)s)",
     )
     parser.add_argument("--export", metavar="FILE", help="save the tested weights and their score as .safetensors")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
@@ -125,7 +135,7 @@ def test(args: argparse.Namespace, predict: Callable, meta: dict, path: Path, de
     truth = split.truth(data.categories)
     figures, evaluation = evaluate.measure(truth, results, args.score)
     about = {name: meta[name] for name in ("engine", "arch")} | {"trained_on": meta["data"], "tested_on": data.name}
-    result = about | {"weights": str(path), "torch": torch.__version__} | figures
+    result = about | {"weights": str(path), "tiles": args.tiles, "torch": torch.__version__} | figures
 
     evaluate.print_table(result)
     utils.write_atomic(out / "predictions.json", json.dumps(results))
@@ -133,11 +143,15 @@ def test(args: argparse.Namespace, predict: Callable, meta: dict, path: Path, de
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
     draw_scenes(split, results, data.categories, args.score, out / "scenes.png")
     draw.draw_precision_recall(evaluation, data.categories, out / "precision_recall.png")
+    draw.draw_confusion(result["confusion"], data.categories, out / "confusion.png")
+    wrong = evaluate.find_mistakes(truth, results, args.score)
+    draw_errors(split, wrong, data.categories, out / "errors.jpg")
     print(
         f"{meta['arch']} ({meta['engine']}), trained on {meta['data']}: mask AP {evaluate.show(result['mask']['AP'], 0)}, AP50 "
         f"{evaluate.show(result['mask']['AP50'], 0)} on {data.name} ({len(split):,} pictures, {seconds:.1f} s on {device})"
     )
-    print(f"wrote {out}: predictions.json, truth.json, test.json, scenes.png, precision_recall.png")
+    names = "predictions.json, truth.json, test.json, scenes.png, precision_recall.png, confusion.png"
+    print(f"wrote {out}: {names}" + ", errors.jpg" * bool(wrong))
     return result
 
 
@@ -154,6 +168,25 @@ def draw_scenes(split: datasets.Split, results: list[dict], categories: list[dic
         pictures.append(draw.annotate(picture, found, categories, "predicted"))
     if pictures:
         draw.save(draw.sheet(pictures, columns=4), path)
+
+
+def draw_errors(split: datasets.Split, wrong: list, categories: list[dict], path: Path, each: int = 4) -> None:
+    """The worst mistakes of each kind, a row a kind: the surest, or the largest objects that were missed."""
+    tiles = []
+    for kind in evaluate.ERRORS:
+        ours = [(image, row) for k, image, row in wrong if k == kind]
+        ours.sort(key=lambda pair: (-pair[1].get("score", 0), -pair[1]["bbox"][2] * pair[1]["bbox"][3]))
+        row_of_tiles = []
+        for image, row in ours[:each]:
+            try:
+                picture = datasets.read_scene(split, image)
+            except OSError:  # it was named when it was to be predicted
+                continue
+            row_of_tiles.append(draw.annotate(picture, [row], categories, f"{kind}: {image['file_name']}"))
+        blank = np.full((8, 8, 3), 255, np.uint8)
+        tiles += row_of_tiles + [blank] * (-len(row_of_tiles) % each)
+    if tiles:
+        draw.save(draw.sheet(tiles, columns=each), path)
 
 
 def export(args: argparse.Namespace, state: dict, meta: dict, path: Path, result: dict) -> None:
@@ -218,6 +251,8 @@ def main(argv=None) -> None:
         fail(f"{path}: trained with {meta['engine']}, whose weights {args.engine} cannot use")
     _, engine = pick_engine(meta["engine"])
     predict = engine.make_predictor(meta, state, device, str(path))
+    if args.tiles:
+        predict = in_tiles(predict, args.tiles, args.overlap)
     if args.files:
         search(args, predict, meta, path)
     else:

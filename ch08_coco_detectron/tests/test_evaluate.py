@@ -167,6 +167,37 @@ def test_an_object_of_another_category_is_not_found():
     assert result["PQ"] == 0 and result["mask"]["AP"] == 0
 
 
+def test_each_mistake_is_called_by_its_name_and_the_confusion_counts_it_once():
+    truth = truth_of(
+        [thing(1, box=(0, 0, 10, 10)), thing(2, box=(20, 0, 10, 10), category_id=7), thing(3, box=(0, 20, 8, 8))]
+    )
+    results = [
+        found((0, 0, 10, 9), 0.95), found((0, 0, 10, 10), 0.9), found((20, 0, 10, 10), 0.8), found((4, 20, 8, 8), 0.7),
+        found((33, 22, 5, 5), 0.6, category_id=7), found((0, 20, 8, 8), 0.4),
+    ]  # fmt: skip
+    wrong = [(kind, row.get("score")) for kind, _, row in evaluate.find_mistakes(truth, results)]
+    expected = [
+        ("duplicate", 0.9),
+        ("class", 0.8),
+        ("localisation", 0.7),
+        ("background", 0.6),
+        ("missed", None),
+        ("missed", None),
+    ]
+    assert wrong == expected
+    assert evaluate.confusion(truth, results).tolist() == [[1, 0, 1], [1, 0, 0], [2, 1, 0]]  # cat, dog, background
+
+
+def test_what_lies_in_a_crowd_is_no_mistake():
+    crowd = thing(2, box=(20, 10, 20, 20), iscrowd=1)
+    crowd["segmentation"] = {
+        "size": [30, 40],
+        "counts": masks.run_lengths(masks.to_mask(crowd["segmentation"], 30, 40)),
+    }
+    truth, inside = truth_of([crowd]), found((22, 12, 6, 6), 0.8)
+    assert evaluate.find_mistakes(truth, [inside]) == [] and not evaluate.confusion(truth, [inside]).any()
+
+
 def test_small_objects_lie_in_front():
     truth = truth_of([thing(1, box=(12, 12, 4, 4)), thing(2, category_id=7, box=(10, 10, 20, 15))])
     labels = {3: 1, 7: 2}

@@ -12,10 +12,12 @@ from safetensors.torch import save_file
 import datasets
 import draw
 import evaluate
+import masks
 import models
 import read_coco
 import sample
 import test as tester
+import tiles
 import train
 import utils
 
@@ -50,6 +52,9 @@ def test_a_test_writes_files_that_agree(run, capsys):
         "truth.json",
         "scenes.png",
         "precision_recall.png",
+        "confusion.png",
+        "errors.jpg",
+        "split.json",
     )
     assert all((run / name).stat().st_size > 50 for name in names)
     _, meta = utils.load_weights(run / "mini.safetensors")
@@ -121,6 +126,48 @@ def test_names_that_the_usual_font_lacks_are_drawn_with_one_that_has_them(monkey
     blank = np.zeros((500, 500, 3), np.uint8)
     drawn = [draw.annotate(blank, [thing()], [{"id": 3, "name": name}]) for name in ("狗", "дом", "$x$ dog")]
     assert asked == ["狗", "дмо"] and not (drawn[0] == drawn[1]).all()
+
+
+@pytest.mark.parametrize(("size", "overlap"), [((100, 230), 0.2), ((64, 64), 0.2), ((65, 300), 0.5), ((30, 500), 0)])
+def test_tiles_cover_the_picture_and_overlap(size, overlap):
+    places = tiles.tiles_of(*size, 64, overlap)
+    covered = np.zeros(size, int)
+    for left, top, right, bottom in places:
+        assert right - left == min(64, size[1]) and bottom - top == min(64, size[0])
+        covered[top:bottom, left:right] += 1
+    assert covered.min() == 1 and (len(places) == 1) == (max(size) <= 64)
+    for axis in (0, 1):
+        starts = sorted({place[axis] for place in places})
+        assert all(b - a <= 64 * (1 - overlap) + 1 for a, b in zip(starts, starts[1:], strict=False))
+
+
+def test_each_object_is_found_once_in_tiles():
+    """A network that sees one white rectangle a picture, the first, and none in a picture as large as the whole."""
+    picture = np.zeros((100, 230, 3), np.uint8)
+    truth = [(5, 5, 25, 25), (100, 30, 120, 50), (190, 60, 215, 85)]
+    for left, top, right, bottom in truth:
+        picture[top:bottom, left:right] = 255
+
+    def predict(pieces):
+        found = []
+        for piece in pieces:
+            mask = piece[..., 0] > 0
+            rows = [masks.box_of(mask)] if mask.any() and piece.shape[1] < 230 else []
+            boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32).reshape(-1, 4)
+            about = {"scores": np.full(len(rows), 0.9, np.float32), "labels": np.zeros(len(rows), int)}
+            found.append(about | {"boxes": boxes, "masks": np.array([mask] * len(rows), bool).reshape(-1, *mask.shape)})
+        return found
+
+    (found,) = tiles.in_tiles(predict, 64, 0.5)([picture])
+    assert sorted(map(tuple, found["boxes"].tolist())) == sorted(truth) and found["masks"].shape == (3, 100, 230)
+    assert (found["masks"].any(0) == (picture[..., 0] > 0)).all()
+
+
+def test_a_search_in_tiles_finds_what_is_in_them(run, scenes, tmp_path):
+    words = ["--run", str(run), "--out", str(tmp_path / "out"), "--device", "cpu", "--score", "0.01", "--tiles", "64"]
+    tester.main([str(scenes / "test" / "000002.png"), *words])
+    rows = json.loads((tmp_path / "out" / "predictions" / "predictions.json").read_text("utf-8"))
+    assert rows and all(row["segmentation"]["size"] == [128, 128] for row in rows)
 
 
 # ---- read_coco.py -----------------------------------------------------------------------------------------------------
