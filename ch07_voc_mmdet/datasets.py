@@ -76,8 +76,11 @@ class Data:
             fail(f"{self.name} has no {missing[0]} part{why}; it has: {', '.join(self.parts)}")
         return [item for part in name.split("+") for item in self.parts[part]]
 
-    def annotations(self, name: str, limit: int | None = None, only: list | None = None) -> Iterator[Annotation]:
-        """The annotations of a part (the first `limit`, `only` these IDs), without boxes that have no part in their picture,
+    def annotations(
+        self, name: str, limit: int | None = None, only: list | None = None, training: bool = False
+    ) -> Iterator[Annotation]:
+        """The annotations of a part (the first `limit`, `only` these IDs; for `training`, without those that have things of
+        classes that are not wanted, and no others), without boxes that have no part in their picture,
         and without pictures that cannot be read: both are counted. An annotation that cannot be read ends the program:
         `--check` then names all of them."""
         lost, bad, wanted = 0, [], only and set(only)
@@ -94,8 +97,8 @@ class Data:
                 bad.append(f"{annotation.image} ({fault})")
                 continue
             wanted_things = [thing for thing in annotation.things if thing.name in self.classes]
-            if name.startswith("train") and annotation.things and not wanted_things:
-                continue  # it would teach what is none of these classes: pictures without anything do that
+            if training and annotation.things and not wanted_things:
+                continue
             annotation.things = [thing for thing in wanted_things if voc.is_usable(thing, annotation)]
             lost += len(wanted_things) - len(annotation.things)
             yield annotation

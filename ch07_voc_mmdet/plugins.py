@@ -76,7 +76,9 @@ class VocFolder(BaseDetDataset):
         data, root, *which = self.source
         number = {name: i for i, name in enumerate(self.metainfo["classes"])}
         rows = []
-        for annotation in datasets.load(data, root, classes=self.metainfo["classes"]).annotations(*which):
+        for annotation in datasets.load(data, root, classes=self.metainfo["classes"]).annotations(
+            *which, training=not self.test_mode
+        ):
             instances = [
                 {"bbox": list(thing.box), "bbox_label": number[thing.name], "ignore_flag": int(thing.difficult)}
                 for thing in annotation.things

@@ -168,9 +168,10 @@ def test_a_part_of_the_classes(own_scenes):
     assert part.classes == ("tree", "car")
     for name in datasets.PARTS:
         before = {a.id: [thing for thing in a.things if thing.name in ("tree", "car")] for a in whole.annotations(name)}
-        after = {a.id: a.things for a in part.annotations(name)}
+        after = {a.id: a.things for a in part.annotations(name, training=name == "train")}
         empty = {a.id for a in whole.annotations(name) if not a.things}
         kept = {key for key, things in before.items() if things or key in empty or name != "train"}
         assert after == {key: before[key] for key in before if key in kept}
+    assert len(list(part.annotations("train+val+test"))) == 12, "what is tested is all there is"
     with pytest.raises(SystemExit, match="has no class cow; it has: balloon, boat, car"):
         datasets.load(str(own_scenes), classes=["car", "cow"])
