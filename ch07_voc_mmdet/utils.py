@@ -228,8 +228,8 @@ def pick_precision(name, device):
 
 
 def product_time(dtype, device, seconds=0.15):
-    """-> the seconds that one product of two matrices of 512 x 512 takes: the best of as many as `seconds` allow."""
-    matrix, times = torch.rand(512, 512, device=device).to(dtype), []
+    """-> the seconds that one product of two matrices of 256 x 256 takes: the best of as many as `seconds` allow."""
+    matrix, times = torch.rand(256, 256, device=device).to(dtype), []
     while sum(times) < seconds or len(times) < 3:
         start = time.perf_counter()
         (matrix @ matrix)[0, 0].item()  # which waits for the device

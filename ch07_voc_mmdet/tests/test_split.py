@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import datasets
+import plugins
 import test as tester
 import train
 import utils
@@ -126,6 +127,23 @@ def test_a_finished_run_trains_longer_with_the_schedule_of_the_longer_one(again,
         train.main(["--resume", str(run), "--device", "cpu", "--epochs", "3"])
     with pytest.raises(SystemExit, match="leave out --lr"):
         train.main(["--resume", str(run), "--lr", "0.1"])
+
+
+def test_patience_ends_after_so_many_epochs_without_a_better_one(few_scenes, tmp_path, capsys):
+    def history(*scores):
+        return [{"epoch": i, "val_mAP50": score} for i, score in enumerate(scores, 1)]
+
+    assert not plugins.is_enough([], 2) and not plugins.is_enough(history(0.1, 0.2), 2)
+    assert not plugins.is_enough(history(0.3, 0.2), 2) and plugins.is_enough(history(0.3, 0.2, 0.3), 2)
+    assert not plugins.is_enough(history(0.3, 0.2, 0.4), 2) and not plugins.is_enough(history(0.3, 0.2, 0.1), None)
+    words = ["--data", str(few_scenes), "--arch", "fcos", "--size", "tiny", "--image-size", "64", "--epochs", "5"]
+    words += ["--lr", "1e-9", "--patience", "1", "--device", "cpu", "--run", str(tmp_path / "run")]
+    train.main(words)  # nothing is learned, so that the second epoch is no better than the first
+    assert "(stopped: 1 epochs without a better one)" in capsys.readouterr().out
+    train.main(["--resume", str(tmp_path / "run"), "--device", "cpu"])
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--patience needs the validation that --no-val leaves out"):
+        train.main([*words, "--no-val"])
 
 
 def test_a_list_of_copies_alone_is_used_with_a_warning(own_scenes, capsys):
