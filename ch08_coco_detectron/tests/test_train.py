@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,6 +106,33 @@ def test_bf16(scenes, tmp_path):
         [*SMALL, "--epochs", "1", "--limit", "8", "--precision", "bf16", "--data", str(scenes), "--run", str(run)]
     )
     assert utils.load_checkpoint(run / "last.pt")["model"]["backbone.stem.0.weight"].dtype == torch.float32
+
+
+def test_each_of_the_five_losses_is_noted_under_its_name(monkeypatch):
+    """The network's losses are told; and a second process has other ones."""
+
+    class Told(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, images, targets):
+            names = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
+            return {name: self.weight * 0 + number for number, name in enumerate(names, 1)}
+
+    def other_process(totals):  # which has done as many steps, with losses of 11 to 15
+        totals += torch.tensor([totals[0], *(totals[0] * number for number in range(11, 16))])
+
+    args = SimpleNamespace(precision="fp32", lr=0.1)
+    model = Told()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1)
+    words = (model, [([torch.zeros(3, 4, 4)], [{}])] * 3, optimizer, scheduler, args, torch.device("cpu"), 0)
+    alone = {"class": 1, "box": 2, "mask": 3, "rpn_class": 4, "rpn_box": 5}
+    assert engine.train_one_epoch(*words) == {"train_loss": 15} | alone
+    monkeypatch.setattr(engine, "world", lambda: 2)
+    monkeypatch.setattr(engine.dist, "all_reduce", other_process)
+    assert engine.train_one_epoch(*words) == {"train_loss": 40} | {name: value + 5 for name, value in alone.items()}
 
 
 def test_a_refused_resume_leaves_the_run_as_it_is(scenes, tmp_path):
