@@ -276,6 +276,7 @@ def main(argv: list[str] | None = None) -> None:
     with utils.processes():
         args = parse(__doc__, argv)
         device = utils.pick_device(args.device)
+        args.precision = utils.pick_precision(args.precision, device)
         if "," in args.optimizer + args.init:
             compare(args, lambda one: train(one, device)[1])
         else:

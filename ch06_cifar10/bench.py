@@ -1,6 +1,6 @@
 """Behind `python train.py --bench`: how fast is a training step, how fast could it be, what do the loaders deliver?
 
-    python train.py --arch resnet18 --precision bf16 --bench
+    python train.py --arch resnet18 --precision auto --bench
 
 Prints one line of JSON. All speeds are medians of rounds taken in turn, in one run, since machines drift:
   pictures_per_s         training steps as train.py takes them, on a batch that lies on the device

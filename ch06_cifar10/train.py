@@ -1,7 +1,7 @@
 """Trains an image classifier: CIFAR-10, your own folder of pictures, or the built-in sample.
 
     python train.py --arch mobilenet                         # CIFAR-10, or the sample where there is no network
-    python train.py --arch resnet18 --data cifar10 --precision bf16
+    python train.py --arch resnet18 --data cifar10 --precision auto
     torchrun --nproc-per-node 2 -- train.py --arch resnet    # the same on two processes
 
 Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, TensorBoard events, last.pt, best.pt.
@@ -316,6 +316,7 @@ def main(argv=None) -> None:
     with utils.processes():
         args = parse(__doc__, argv)
         device = utils.pick_device(args.device)
+        args.precision = utils.pick_precision(args.precision, device)
         utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device)

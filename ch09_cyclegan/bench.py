@@ -1,7 +1,7 @@
 """Behind `python train.py --bench`: how fast is an update of CycleGAN, and how fast could it be?
 
     python train.py --bench --data sample
-    python train.py --bench --image-size 256 --batch-size 8 --precision bf16 --compile
+    python train.py --bench --image-size 256 --batch-size 8 --precision auto --compile
 
 Prints one line of JSON. All speeds are medians of rounds taken in turn, in one run, since machines drift:
   pairs_per_s         updates as train.py takes them, on a picture of each domain that lies on the device

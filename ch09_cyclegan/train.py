@@ -2,7 +2,7 @@
 
     python train.py                                    # apple2orange, or the sample where there is no network
     python train.py --data sample                      # apples into oranges in a few minutes on two CPU cores
-    python train.py --data horse2zebra --precision bf16 --compile
+    python train.py --data horse2zebra --precision auto --compile
     python train.py --mode pix2pix --data facades
     torchrun --nproc-per-node 2 -- train.py --data sample   # the same on two processes
 
@@ -242,6 +242,7 @@ def main(argv=None) -> None:
     with utils.processes():
         args = parse(__doc__, argv)
         device = utils.pick_device(args.device)
+        args.precision = utils.pick_precision(args.precision, device)
         utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device)

@@ -1,6 +1,6 @@
 """Behind `python train.py --bench`: how fast is training, how fast is the course's loop, how fast could it be?
 
-    python train.py --arch general --precision bf16 --bench
+    python train.py --arch general --precision auto --bench
 
 Prints one line of JSON. All speeds are medians of rounds taken in turn, in one run, since machines drift. Tokens are
 those of the target, padding not counted:

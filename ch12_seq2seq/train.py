@@ -270,6 +270,7 @@ def main(argv=None) -> None:
     with utils.processes():
         args = parse(__doc__, argv)
         device = utils.pick_device(args.device)
+        args.precision = utils.pick_precision(args.precision, device)
         utils.keep_freed_memory()
         if args.bench:
             bench.run(args, device)

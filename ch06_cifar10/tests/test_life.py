@@ -494,6 +494,38 @@ def test_tables_keep_their_columns_apart(capsys):
     ]
 
 
+# ---- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "bf16_seconds", "picked", "warned"),
+    [("auto", 0.5, "bf16", 0), ("auto", 3, "fp32", 0), ("auto", 1, "fp32", 0), ("bf16", 0.5, "bf16", 0),
+     ("bf16", 3, "bf16", 1), ("fp32", 0.5, "fp32", 0)],
+)  # fmt: skip
+def test_auto_takes_the_faster_precision_and_a_slower_one_gets_a_warning(
+    wanted, bf16_seconds, picked, warned, monkeypatch, capsys
+):
+    seconds = {torch.float32: 1, torch.bfloat16: bf16_seconds}
+    monkeypatch.setattr(utils, "product_time", lambda dtype, device: seconds[dtype])
+    assert utils.pick_precision(wanted, torch.device("cpu")) == picked
+    said = capsys.readouterr()
+    assert said.err.count("--precision auto would take fp32") == warned
+    assert said.out.startswith(f"precision {picked}: ") == (wanted != "fp32" and not warned)
+
+
+def test_a_run_keeps_the_precision_that_auto_picked(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "product_time", lambda dtype, device: 1 + (dtype is torch.float32))
+    run = trained(folder, tmp_path, "--precision", "auto")
+    assert json.loads((run / "args.json").read_text("utf-8"))["precision"] == "bf16"
+    monkeypatch.setattr(utils, "product_time", lambda dtype, device: 1 + (dtype is torch.bfloat16))
+    train.main(["--resume", str(run), "--epochs", "2"])
+    assert json.loads((run / "args.json").read_text("utf-8"))["precision"] == "bf16"
+
+
+def test_product_time_is_of_one_product():
+    assert 1e-6 < utils.product_time(torch.float32, torch.device("cpu"), 0.02) < 0.1
+
+
 # ---- flags ------------------------------------------------------------------------------------------------------------
 
 
