@@ -177,12 +177,13 @@ def resident_mb(pid: int) -> float:
 
 
 def soak(model: Path, requests: int) -> dict:
-    """Sends the default service `requests` requests, every other one odd or bad -> what came, and its memory on the way."""
+    """Sends the default service `requests` requests, every other one odd or bad, while a hundred connections make trouble
+    -> what came, and its memory on the way."""
     with tempfile.TemporaryDirectory() as folder, service("asgi", model, Path(folder)) as (url, token, pid):
         parts = [requests // 10] + 3 * [requests * 3 // 10]
         memory, rows = [], []
         for count in parts:
-            rows.append(put_load(url, token, count, 32, "--malformed"))
+            rows.append(put_load(url, token, count, 32, "--malformed", "--nuisances", 100))
             memory.append(round(resident_mb(pid), 1))
     statuses = sorted({status for row in rows for status in row["statuses"]})
     total = {status: sum(row["statuses"].get(status, 0) for row in rows) for status in statuses}

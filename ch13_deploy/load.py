@@ -1,7 +1,7 @@
 """Puts a service under load from a process of its own, with good pictures or with all kinds of bad ones among them.
 
     python load.py http://127.0.0.1:8000/predict --clients 32 --requests 10000
-    python load.py http://127.0.0.1:8000/predict --requests 10000 --malformed
+    python load.py http://127.0.0.1:8000/predict --requests 10000 --malformed --nuisances 100
 
 Each client sends its next request when it has the answer to the last, over a connection that it keeps. Prints one line of
 JSON: requests a second, the latencies' percentiles in milliseconds, how often each status came, and how many requests were
@@ -10,6 +10,7 @@ lost, that is, got no answer at all. A token is taken from the environment (SERV
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -149,6 +150,38 @@ async def put_load(target: Target, cases: list[Case], clients: int, seconds: flo
     return result | {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "statuses": dict(statuses), "unexpected": wrong}
 
 
+async def nuisance(target: Target, number: int, end: asyncio.Event) -> None:
+    """A connection that takes room and asks nothing, opened again whenever the service closes it: it announces a body and
+    sends none of it, or a byte now and then, or half a head; or it breaks off, or only keeps a connection open."""
+    head = f"POST {target.path} HTTP/1.1\r\nHost: {target.host}\r\nContent-Length: 10000000\r\n"
+    first = (head + "\r\n", head + "\r\n", head, head + "\r\nxxx", "")[number % 5].encode()
+    while not end.is_set():
+        try:
+            reader, writer = await asyncio.open_connection(target.host, target.port)
+            writer.write(first)
+            for _ in range(1 if number % 5 == 3 else 30):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(end.wait(), 0.5)
+                if end.is_set() or reader.at_eof():
+                    break
+                if number % 5 == 1:
+                    writer.write(b"x")
+            writer.close()
+        except OSError:
+            await asyncio.sleep(0.1)
+
+
+async def put_load_among(target: Target, cases: list[Case], clients: int, nuisances: int) -> dict:
+    """put_load(), while so many connections only make trouble."""
+    end = asyncio.Event()
+    others = [asyncio.ensure_future(nuisance(target, number, end)) for number in range(nuisances)]
+    try:
+        return await put_load(target, cases, clients)
+    finally:
+        end.set()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
 def mixed(count: int, malformed: bool) -> list[Case]:
     """-> `count` cases: signs; with `malformed`, every other one is odd, and of those that are heavy there are few."""
     good, odd = good_cases(), list(odd_cases().values())
@@ -165,10 +198,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=2000, help="default: %(default)s")
     parser.add_argument("--malformed", action="store_true", help="every other request is odd or bad")
+    parser.add_argument(
+        "--nuisances", type=int, default=0, help="connections that send nothing whole, or nothing at all"
+    )
     args = parser.parse_args()
     target = Target.parse(args.url, os.environ.get("SERVE_TOKEN"))
     run = asyncio.run if sys.platform == "win32" else uvloop.run
-    print(json.dumps(run(put_load(target, mixed(args.requests, args.malformed), args.clients))))
+    cases = mixed(args.requests, args.malformed)
+    print(json.dumps(run(put_load_among(target, cases, args.clients, args.nuisances))))
 
 
 if __name__ == "__main__":

@@ -205,7 +205,9 @@ def read_data(args: Namespace, device: torch.device) -> tuple[datasets.Batches, 
     train_split, val_split = data.splits["train"], data.splits["val"]
     train_loader = datasets.Batches(train_split, args.batch_size, device, shuffle=True, seed=args.seed)
     if train_loader.batch_size < world():
-        fail(f"a batch of {train_loader.batch_size} for {world()} processes: each needs a picture or more of every batch")
+        fail(
+            f"a batch of {train_loader.batch_size} for {world()} processes: each needs a picture or more of every batch"
+        )
     split = {"data": args.data if data.own else data.name, "own": data.own, "test": data.test_samples}
     split |= {"train": train_split.samples, "val": val_split.samples}
     mean, std = datasets.statistics(train_split.images)
@@ -231,7 +233,9 @@ def train(args: Namespace, device: torch.device) -> Path:
     model, prepare = build(args, meta, device)
     optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
     steps, cycle = len(train_loader), {"pct_start": 0.3, "cycle_momentum": False}
-    utils.one_cycle(optimizer, args.epochs * steps, **cycle)  # notes its rates in the optimizer: FSDP2 looks for them there
+    utils.one_cycle(
+        optimizer, args.epochs * steps, **cycle
+    )  # notes its rates in the optimizer: FSDP2 looks for them there
     run = utils.open_run(args, f"{args.arch}-{meta['data']}", split)
     progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)
     if utils.is_finished(run, args, progress["epoch"]):
@@ -239,7 +243,9 @@ def train(args: Namespace, device: torch.device) -> Path:
     scheduler = utils.one_cycle(optimizer, args.epochs * steps, progress["epoch"] * steps, **cycle)
     events = utils.Events(run, progress["history"])
     how = "alone" if world() == 1 else f"{world()} processes, {'FSDP2' if args.shard else 'DDP'}"
-    say(f"{len(train_loader.labels):,} training pictures; {device}, {args.precision}, {how}; torch {torch.__version__}; {run}")
+    say(
+        f"{len(train_loader.labels):,} training pictures; {device}, {args.precision}, {how}; torch {torch.__version__}; {run}"
+    )
     compiled = torch.compile(model) if args.compile else model
 
     for epoch in range(progress["epoch"], args.epochs):

@@ -99,10 +99,10 @@ class Running(Client):
 
 
 @contextmanager
-def running(model: Path, folder: Path, *words, start_new_session=False, **environment):
+def running(model: Path, folder: Path, *words, chapter: Path = CHAPTER, start_new_session=False, **environment):
     """serve.py in a process of its own, ended as a supervisor would end it."""
     log = folder / "serve.log"
-    command = [sys.executable, CHAPTER / "serve.py", "--model", model, "--port", "0", "--drain", "0.3", *words]
+    command = [sys.executable, chapter / "serve.py", "--model", model, "--port", "0", "--drain", "0.3", *words]
     command = [*map(str, command)]
     with open(log, "w") as out:
         where = {"cwd": folder, "env": os.environ | environment, "start_new_session": start_new_session}

@@ -63,6 +63,67 @@ def test_channels_that_do_nothing_are_the_ones_to_go(shipped):
         torch.testing.assert_close(compress.cut(network, 0.5)(pixels), network.eval()(pixels), rtol=1e-4, atol=1e-4)
 
 
+def test_a_channel_that_batch_norm_silences_is_the_first_to_go(shipped):
+    """However large its filter is."""
+    network = models.ResNet10()
+    network.load_state_dict(shipped[0].network.state_dict())
+    for block in list(network.features)[1:]:
+        silent = torch.randperm(block.conv1.out_channels)[: block.conv1.out_channels // 2]
+        block.conv1.weight.data[silent] *= 100
+        block.bn1.weight.data[silent] = block.bn1.bias.data[silent] = 0
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(compress.cut(network, 0.5)(pixels), network.eval()(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_a_narrowed_network_may_be_made_smaller_again(splits, tmp_path, monkeypatch):
+    """What is written of it says how wide it is, and can be loaded; its student is another network."""
+    monkeypatch.setattr(export, "export", lambda *_, **more: tmp_path / more["name"])
+    monkeypatch.setattr(engine, "open_model", lambda *_: None)
+    inner = [16, 32, 64, 128]
+    model = models.Deployable(models.build("resnet10", inner=inner), [0.5] * 3, [0.2] * 3).eval()
+    meta = {"arch": "resnet10", "classes": list("abcdefghij"), "data": "toy", "mean": [0.5] * 3, "std": [0.2] * 3}
+    meta |= {"image_size": 32, "inner": inner, "score": {"accuracy": 1.0}}
+    few = datasets.Split(splits["val"].images[:64], splits["val"].labels[:64])
+    args = argparse.Namespace(only=("narrow", "taught"), out=str(tmp_path), epochs=1, threads=1)
+    compress.make(args, model, meta, few, few.images)
+    widths = []
+    for name in ("original", "narrow", "taught"):
+        loaded, said = models.load(tmp_path / f"{name}.safetensors")
+        assert "score" not in said and loaded(few.images[:2]).shape == (2, 10)
+        widths.append((said["arch"], said.get("inner")))
+    assert widths == [("resnet10", inner), ("resnet10", [8, 16, 32, 64]), ("tiny", None)]
+
+
+def test_the_distillation_loss_is_that_of_the_paper():
+    """T^2 times the divergence of the softened answers, from the teacher's (Hinton et al. 2015), for T = 4."""
+    student, teacher = (
+        torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]]),
+        torch.tensor([[4.0, 1.0, 0.0], [0.0, 2.0, 1.0]]),
+    )
+    p, q = (teacher / 4).softmax(1), (student / 4).softmax(1)
+    expected = 16 * (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(compress.distillation_loss(student, teacher), expected)
+
+
+def test_a_student_learns_from_its_teacher_nine_times_as_much_as_from_the_labels(monkeypatch):
+    class Sum(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, pixels):
+            return self.weight.expand(len(pixels), 1)
+
+    gradients, student = [], Sum()
+    student.weight.register_hook(gradients.append)
+    monkeypatch.setattr(compress.F, "cross_entropy", lambda logits, labels: logits.mean())
+    monkeypatch.setattr(compress, "distillation_loss", lambda logits, taught: 100 * logits.mean())
+    few = datasets.Split(torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.zeros(64, dtype=torch.long))
+    compress.fit(student, few, 1, 1e-3, teacher=Sum())
+    assert [float(g) for g in gradients] == pytest.approx([0.1 + 90.0])
+
+
 def test_sparse_weights_stay_zero_while_the_rest_learns(shipped, splits):
     few = datasets.Split(splits["train"].images[:128], splits["train"].labels[:128])
     thin = compress.sparse(shipped[0], few, epochs=1, amount=0.8)

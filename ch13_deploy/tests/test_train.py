@@ -4,62 +4,25 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import CHAPTER
+from two_processes import compare_weights, die_in_the_second_epoch, train_on_two
 
 import datasets
 import export
+import models
 import test as tester
 import train
 import utils
 
 SMALL = ("--arch", "tiny", "--limit", "320", "--device", "cpu")
-
-
-def start(words, run: Path, number: int, port: int, restarts: int = 0, hook=None) -> int:
-    """One of two training processes, as torchrun would start it, forked from this one, which has imported torch -> its number."""
-    if pid := os.fork():
-        return pid
-    code = 1
-    try:
-        here = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        here |= {"TORCHELASTIC_RESTART_COUNT": restarts, "TORCHELASTIC_RUN_ID": f"launch of {run.name}"}
-        os.environ.update({name: str(value) for name, value in here.items()})
-        output = os.open(run.with_suffix(f".{number}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(output, 1), os.dup2(output, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-        signal.alarm(120)
-        if hook:
-            hook(number)
-        train.main([*SMALL, *map(str, words), "--run", str(run)])
-        code = 0
-    except SystemExit as why:
-        print(why, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-
-
-def train_on_two(words, run: Path, restarts: int = 0, hook=None) -> str:
-    """-> what the first process said. Both must end well, unless a `hook` is there to see that they do not."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    pids = [start(words, run, number, port, restarts, hook) for number in range(2)]
-    ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    said = run.with_suffix(".0.log").read_text()
-    assert hook or ends == [0, 0], said
-    return said
 
 
 def metrics(run: Path) -> list[str]:
@@ -76,29 +39,18 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert all(torch.equal(value, states[1][name][key]) for name in states[0] for key, value in states[0][name].items())
 
 
-FORKS = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks processes that have imported torch")
-
-
-def die_in_the_third_epoch(number: int) -> None:
-    real = train.train_one_epoch
-
-    def train_or_die(*words):
-        if number == 1 and words[2].epoch == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*words)
-
-    train.train_one_epoch = train_or_die
+FORKS = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks processes, and looks into /proc")
 
 
 @FORKS
 @pytest.mark.parametrize("flags", [(), ("--shard",)], ids=["ddp", "fsdp2"])
 def test_a_process_killed_in_mid_epoch_changes_nothing(tmp_path, flags):
-    """With two of four epochs behind it, one of two processes is killed; the other ends; both are started again, and end with
+    """With one of three epochs behind it, one of two processes is killed; the other ends; both are started again, and end with
     the weights, moments and metrics of a run that nobody touched, though a later launch's run lies beside theirs."""
-    words = ("--epochs", "4", *flags)
+    words = (*SMALL, "--limit", "128", "--epochs", "3", *flags)
     train_on_two(words, tmp_path / "whole")
-    train_on_two(words, tmp_path / "killed", hook=die_in_the_third_epoch)
-    assert len(metrics(tmp_path / "killed")) == 3
+    train_on_two(words, tmp_path / "killed", hook=die_in_the_second_epoch, may_fail=True)
+    assert len(metrics(tmp_path / "killed")) == 2
     shutil.copytree(tmp_path / "whole", tmp_path / "later")
     os.utime(tmp_path / "later" / "args.json", (time.time() + 9, time.time() + 9))
     said = train_on_two(words, tmp_path / "killed", restarts=1)
@@ -128,7 +80,7 @@ def test_torchrun_starts_again_without_a_name_and_finds_its_own_run(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     flags = f"-m torch.distributed.run --nproc-per-node 2 --max-restarts 1 --master-port {port} --".split()
-    words = [tmp_path / "dying.py", *SMALL, "--epochs", 2, "--run", tmp_path / "mine"]
+    words = [tmp_path / "dying.py", *SMALL, "--limit", 64, "--epochs", 2, "--run", tmp_path / "mine"]
     command, environment = [sys.executable, *flags, *words], os.environ | {"PYTHONPATH": str(CHAPTER)}
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -179,25 +131,9 @@ def test_unequal_shares_of_a_batch_count_by_their_size(monkeypatch):
 def test_the_processes_average_their_gradients(tmp_path):
     """Without that their weights would differ from the first step on, and nobody would notice."""
 
-    def compare(number: int) -> None:
-        real = train.report
-
-        def check(*words):
-            weights = torch.cat([p.detach().flatten() for p in check.model.parameters()])
-            both = [torch.empty_like(weights) for _ in range(2)]
-            torch.distributed.all_gather(both, weights)
-            assert torch.equal(*both), "the weights differ"
-            return real(*words)
-
-        distribute = train.distribute
-
-        def keep(model, *words):
-            check.model = distribute(model, *words)
-            return check.model
-
-        train.report, train.distribute = check, keep
-
-    train_on_two(("--epochs", "1", "--batch-size", "31"), tmp_path / "run", hook=compare)
+    train_on_two(
+        (*SMALL, "--limit", "93", "--epochs", "1", "--batch-size", "31"), tmp_path / "run", hook=compare_weights
+    )
     assert len(metrics(tmp_path / "run")) == 2 and (tmp_path / "run" / "curves.png").exists()
 
 
@@ -218,12 +154,57 @@ def test_what_a_run_held_out_is_what_is_tested(tmp_path, picture_folder, monkeyp
     read = []
     real = datasets.load
     monkeypatch.setattr(datasets, "load", lambda *words, **more: read.append(real(*words, **more)) or read[-1])
-    for words in (["--run", "runs/own"], *(["--weights", f"runs/own/{n}"] for n in ("last.pt", "export/tiny.export.pt2"))):
+    for words in (
+        ["--run", "runs/own"],
+        *(["--weights", f"runs/own/{n}"] for n in ("last.pt", "export/tiny.export.pt2")),
+    ):
         tester.main([*words, "--out", "out"])
-        assert set(read[-1].splits["test"].samples) == held_out and f"({len(held_out)} pictures" in capsys.readouterr().out
+        assert (
+            set(read[-1].splits["test"].samples) == held_out and f"({len(held_out)} pictures" in capsys.readouterr().out
+        )
 
 
 # ---- the loop ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def three_epochs(tmp_path_factory):
+    """A run whose second epoch is made to look the best."""
+    run, scores = tmp_path_factory.mktemp("three") / "run", iter((0.2, 0.9, 0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "evaluate", lambda *_: {"val_loss": 1.0, "val_accuracy": next(scores)})
+        train.main([*SMALL, "--epochs", "3", "--weight-decay", "0.3", "--run", str(run)])
+    return run
+
+
+def test_the_best_epoch_is_kept_not_the_last(three_epochs):
+    best, last = (utils.load_checkpoint(three_epochs / name) for name in ("best.pt", "last.pt"))
+    assert best["epoch"] == 2 and last["epoch"] == 3 and last["best"] == 0.9
+    assert not torch.equal(best["model"]["head.weight"], last["model"]["head.weight"])
+
+
+def test_the_rate_rises_and_falls(three_epochs):
+    rates = [row["lr"] for row in utils.load_checkpoint(three_epochs / "last.pt")["history"]]
+    assert rates[0] < rates[1] > rates[2] > 0
+
+
+def test_weight_decay_has_an_effect(three_epochs):
+    groups = utils.load_checkpoint(three_epochs / "last.pt")["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.3}
+
+
+def test_validation_changes_nothing():
+    torch.manual_seed(0)
+    model = models.build("tiny").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    split = datasets.Split(torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8), torch.arange(12) % 10)
+    args = argparse.Namespace(precision="fp32")
+    results = []
+    for size in (12, 5):  # nor does it matter in what batches
+        loader = datasets.Batches(split, size, torch.device("cpu"))
+        results.append(train.evaluate(model, lambda pixels: pixels / 255, loader, args))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
 
 
 def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
@@ -244,14 +225,15 @@ def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_learns_the_sample_and_is_tested_once(tmp_path, device):
+def test_learns_the_sample_and_is_tested_once(tmp_path, device, monkeypatch):
+    monkeypatch.setattr(datasets, "SAMPLE_SIZES", {"train": 1500, "val": 300, "test": 500})
     run = str(tmp_path / "run")
-    train.main(["--arch", "tiny", "--limit", "1500", "--epochs", "6", "--device", device, "--run", run])
+    train.main(["--arch", "tiny", "--epochs", "6", "--device", device, "--run", run])
     for name in ("args.json", "metrics.csv", "curves.png", "last.pt", "best.pt"):
         assert (tmp_path / "run" / name).stat().st_size > 100
     tester.main(["--run", run])
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
-    assert result["accuracy"] > 0.5 and result["pictures"] == 2000 and result["tested_on"] == "sample"
+    assert result["accuracy"] > 0.5 and result["pictures"] == 500 and result["tested_on"] == "sample"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tmp_path, monkeypatch):
