@@ -420,21 +420,21 @@ def check(data: Data) -> list[str]:
                 faults += voc.faults_of(read_annotation(folder, image_id), source_of(folder, image_id), data.classes)
             except ValueError as fault:
                 faults.append(str(fault))
-    return faults + copies_in(data)
+    seen = Counter(item for items in data.parts.values() for item in set(items))
+    return faults + [f"{image_id} is in more than one part" for (_, image_id), count in seen.items() if count > 1]
 
 
 def copies_in(data: Data) -> list[str]:
-    """Pictures of one content, in two parts or under two names."""
-    faults, seen = [], {}
+    """Pictures of one content under two names, in two parts. No fault in the annotations: without_copies() leaves them out."""
+    notes, seen = [], {}
     for part, items in data.parts.items():
-        for folder, image_id in dict.fromkeys(items):
-            mark = mark_of(folder, image_id) or image_id
-            other, there = seen.setdefault(mark, (part, image_id))
-            if other != part and there == image_id:
-                faults.append(f"{image_id} is in more than one part: {other}, {part}")
-            elif there != image_id:
-                faults.append(f"{part}: {image_id} is the same picture as {there} of {other}")
-    return faults
+        marks = {image_id: mark_of(folder, image_id) or image_id for folder, image_id in items}
+        for image_id, mark in marks.items():
+            if mark in seen and seen[mark][1] != image_id:
+                other, there = seen[mark]
+                notes.append(f"note: {part}: {image_id} is the same picture as {there} of {other}, and is left out")
+        seen |= {mark: (part, image_id) for image_id, mark in marks.items()}
+    return notes
 
 
 # ---- python datasets.py -----------------------------------------------------------------------------------------------
@@ -505,7 +505,7 @@ def main(argv=None) -> None:
         convert(data, args)
     elif args.check:
         faults = check(data)
-        print("\n".join(faults))
+        print("\n".join([*copies_in(data), *faults]))
         if faults:
             fail(f"{len(faults)} faults in {data.name}")
         print(f"{data.name}: no faults in {sum(map(len, data.parts.values())):,} pictures")

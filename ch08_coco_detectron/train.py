@@ -122,6 +122,9 @@ def train(args: Namespace) -> Path:
     """Trains as `args` say -> the run folder. One process of --num-gpus or of torchrun, or the only one."""
     device = utils.pick_device(args.device)
     wanted, (args.engine, engine) = args.engine, pick_engine(args.engine)
+    if args.precision == "auto" and args.engine == "detectron2" and device.type != "cuda":
+        args.precision = "fp32"  # its mixed precision needs CUDA
+    args.precision = utils.pick_precision(args.precision, device)
     missing = wanted == "auto" and args.engine == "torchvision"
     say(f"engine: {args.engine}" + ", as Detectron2 does not import here" * missing)
     data, meta, state, run = prepare(args, engine)

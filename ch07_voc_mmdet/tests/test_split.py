@@ -71,6 +71,11 @@ def test_what_trained_is_never_tested_under_whatever_name(again, tmp_path, capsy
     said = capsys.readouterr()
     assert "samples that came after the training (1 of them are tested): 1, later" in said.err
     assert "left out 2 pictures of test that are in another part too: test0002, in val" in said.out
+    datasets.main(["--data", str(own), "--check"])
+    said = capsys.readouterr().out
+    assert (
+        "note: test: other is the same picture as train0001 of train, and is left out" in said and "no faults" in said
+    )
     voc.write_list(own, "test", ["other"])
     voc.write_list(own, "train", ["train0000"])  # now no list says that train0001 trained
     (own / "JPEGImages" / "train0001.jpg").unlink()
