@@ -162,7 +162,7 @@ def train(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure the speed of a chapter, or of all that can: nox -s bench -- ch06 --arch resnet18 --precision bf16"""
+    """Measure the speed of a chapter, or of all that can: nox -s bench -- ch06 --arch resnet18 --precision auto"""
     name, *words = session.posargs or [""]
     able = [key for key, path in CHAPTERS.items() if (path / "bench.py").exists()]
     if name and name[:4] not in able:
@@ -192,7 +192,7 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, copies of shared files, the names in LESSONS.md and READMEs, that all pins fit together, and this file."""
+    """Check style, shared files, pins, this file, the names in LESSONS.md, and that READMEs say the same in both languages."""
     session.install(*LINT)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
