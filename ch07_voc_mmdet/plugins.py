@@ -161,9 +161,7 @@ class PlainCheckpoint(Hook):
         hub = checkpoint.get("message_hub", {})
         planned = hub.get("runtime_info", {}).get("planned")
         if planned and planned != runner.max_epochs:
-            checkpoint.pop(
-                "param_schedulers", None
-            )  # of a shorter or longer schedule: RunFolder brings the new one here
+            checkpoint.pop("param_schedulers", None)  # of another length: RunFolder brings the new one to this step
         for name, buffer in hub.get("log_scalars", {}).items():
             if isinstance(buffer, dict):
                 hub["log_scalars"][name] = HistoryBuffer(buffer["values"], buffer["counts"])

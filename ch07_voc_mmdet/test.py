@@ -275,16 +275,7 @@ def detector(args: argparse.Namespace, network: nn.Module, pipeline: Compose):
 
 def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path: Path, device: torch.device) -> None:
     """Runs the test split through mmengine's Runner, measures what was found, and writes it down."""
-    name, root = args.data or meta["data"], args.data_root or meta["root"]
-    if not name:
-        fail(f"{path}: its configuration does not say what to test on; use --data")
-    data = datasets.load(name, root)
-    if set(meta["classes"]) <= set(data.classes):
-        data = data.of(meta["classes"])
-    else:
-        fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
-    if data.others:
-        print(f"{path} was not trained on {utils.shortened(list(data.others))}: things of these classes are left out")
+    data, root = load_data(args, meta, path)
     parts, ids = held_out(args, data, path)
     annotations = list(data.annotations(parts, only=ids))
     models.set_part(config, "test", data.name, root, parts, data.classes, only=ids)
@@ -305,13 +296,7 @@ def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path
     result |= evaluate.figures(annotations, detections, data.classes, args.score)
     result["speed"] = measure_speed(network, make_pipeline(config), annotations, device)
     evaluate.print_figures(result)
-    draw_curves(annotations, detections, data.classes, out / "pr_curves.png")
-    draw_confusion(result["confusion"], data.classes, out / "confusion.png")
-    _, wrong = evaluate.find_mistakes(annotations, detections, data.classes, args.score)
-    draw_errors(wrong, data.classes, out / "errors.jpg")
-    shown = [(read_pixels(a.image), evaluate.detected(detections, a.id)) for a in annotations[:12]]
-    drawn = [draw(picture, found, data.classes, args.score) for picture, found in shown]
-    voc.save_picture(voc.contact_sheet(drawn), out / "detections.jpg")
+    names = draw_results(annotations, detections, data.classes, result, out)
     rows = evaluate.to_coco_results(annotations, detections)
     utils.write_atomic(out / "detections.json", json.dumps(rows))
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
@@ -320,10 +305,36 @@ def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path
         f"on {args.part} of {data.name} ({len(annotations):,} pictures, {seconds:.1f} s on {device}; one at a time "
         f"{result['speed']['pictures_per_second']:.1f} a second)"
     )
-    names = "test.json, detections.json, pr_curves.png, confusion.png, detections.jpg"
-    print(f"wrote {out}: {names}" + ", errors.jpg" * bool(wrong))
+    print(f"wrote {out}: test.json, detections.json, {', '.join(names)}")
     if args.export:
         export(args, config, network, meta, path, result)
+
+
+def load_data(args: argparse.Namespace, meta: dict, path: Path) -> tuple[datasets.Data, str]:
+    """-> the data to test on, with the classes that the network knows, and its root."""
+    name, root = args.data or meta["data"], args.data_root or meta["root"]
+    if not name:
+        fail(f"{path}: its configuration does not say what to test on; use --data")
+    data = datasets.load(name, root)
+    if not set(meta["classes"]) <= set(data.classes):
+        fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
+    data = data.of(meta["classes"])
+    if data.others:
+        print(f"{path} was not trained on {utils.shortened(list(data.others))}: things of these classes are left out")
+    return data, root
+
+
+def draw_results(annotations: list, detections: dict, classes: tuple[str, ...], result: dict, out: Path) -> list[str]:
+    """Curves, confusion matrix, the first pictures and the worst mistakes -> the names of the files."""
+    score = result["errors"]["score"]
+    draw_curves(annotations, detections, classes, out / "pr_curves.png")
+    draw_confusion(result["confusion"], classes, out / "confusion.png")
+    shown = [(read_pixels(a.image), evaluate.detected(detections, a.id)) for a in annotations[:12]]
+    drawn = [draw(picture, found, classes, score) for picture, found in shown]
+    voc.save_picture(voc.contact_sheet(drawn), out / "detections.jpg")
+    _, wrong = evaluate.find_mistakes(annotations, detections, classes, score)
+    draw_errors(wrong, classes, out / "errors.jpg")
+    return ["pr_curves.png", "confusion.png", "detections.jpg", *["errors.jpg"][: len(wrong)]]
 
 
 def held_out(args: argparse.Namespace, data: datasets.Data, path: Path) -> tuple[str, list[str] | None]:

@@ -163,13 +163,15 @@ def match(truth: tuple, found: tuple, crowds: int, counts: ndarray) -> None:
 
     A found and a true object of one category match if their IoU is above 0.5; then no other can, as neither map counts a
     pixel twice. The first `crowds` true objects are crowds: what lies mostly in those of its category is neither right nor
-    wrong. A pixel that a thing covers is no longer the crowd's (the rule of panopticapi, the official evaluation).
+    wrong. A pixel that a thing covers is no longer the crowd's, and of several crowds of a category the last counts (the rules
+    of panopticapi, the official evaluation).
     """
     (true_map, true_labels), (found_map, found_labels) = truth, found
     true_area, found_area = (np.bincount(m.ravel(), minlength=len(k)) for m, k in (truth, found))
     shared = np.bincount((true_map * len(found_labels) + found_map).ravel(), minlength=true_area.size * found_area.size)
     shared = shared.reshape(true_area.size, found_area.size)
     matched_true, matched_found = set(), set()
+    crowd_of = {true_labels[t]: t for t in range(1, 1 + crowds)}
     for t, f in np.argwhere(shared[1 + crowds :, 1:]) + (1 + crowds, 1):
         iou = shared[t, f] / (true_area[t] + found_area[f] - shared[t, f])
         if true_labels[t] == found_labels[f] and iou > 0.5:
@@ -181,7 +183,8 @@ def match(truth: tuple, found: tuple, crowds: int, counts: ndarray) -> None:
             counts[true_labels[t], 2] += 1
     for f in range(1, len(found_labels)):
         if f not in matched_found:
-            in_crowd = sum(shared[t, f] for t in range(1, 1 + crowds) if true_labels[t] == found_labels[f])
+            crowd = crowd_of.get(found_labels[f])
+            in_crowd = shared[crowd, f] if crowd else 0
             counts[found_labels[f], 1] += 2 * in_crowd <= found_area[f]
 
 

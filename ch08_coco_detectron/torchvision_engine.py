@@ -34,13 +34,7 @@ COCO = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}  # what COCO's weights were trained with
 
 
-OURS = (
-    "loss_classifier",
-    "loss_box_reg",
-    "loss_mask",
-    "loss_objectness",
-    "loss_rpn_box_reg",
-)  # the losses as in report.LOSSES
+OURS = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")  # as in report.LOSSES
 
 
 class Scenes(Dataset):

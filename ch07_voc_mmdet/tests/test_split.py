@@ -67,7 +67,8 @@ def test_what_trained_is_never_tested_under_whatever_name(again, tmp_path, capsy
             shutil.copy(path, own / folder / f"{target}{suffix}")
     Image.new("RGB", (160, 128), "red").save(own / "JPEGImages" / "later.jpg")
     voc.write_list(own, "test", ["test0000", "test0001", "test0002", "other", "later"])
-    assert count_of(run, tmp_path) == 3  # test0000, test0001 and later
+    assert [image_id for _, image_id in datasets.load(str(own)).part("test")] == ["test0000", "test0001", "later"]
+    assert count_of(run, tmp_path) == 3
     said = capsys.readouterr()
     assert "samples that came after the training (1 of them are tested): 1, later" in said.err
     assert "left out 2 pictures of test that are in another part too: test0002, in val" in said.out

@@ -26,7 +26,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def words(scenes, *more, run=None):
-    small = ["--data", str(scenes), "--arch", "fcos", "--size", "tiny", "--image-size", "96", "--device", "cpu"]
+    small = ["--data", str(scenes), "--arch", "fcos", "--size", "tiny", "--image-size", "64", "--device", "cpu"]
     return [*small, "--batch-size", "8", *more, *(["--run", str(run)] if run else [])]
 
 
@@ -97,7 +97,7 @@ def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, mo
         "--epochs",
         "2",
         "--limit",
-        "8",
+        "4",
         "--device",
         "cpu",
         "--workers",

@@ -79,7 +79,9 @@ def test_what_trained_is_never_tested_under_whatever_name(again, tmp_path, capsy
     trained = min(json.loads((run / "split.json").read_text())["train"].values())
     shutil.copy(own / trained, own / "images" / "12.png")
     write(own, {"test": [9, 10, 12, 13]})
-    assert count_of(run, tmp_path) == 3  # 9, 10 and the new 13
+    test = datasets.load(str(own), parts=("train", "val", "test")).splits["test"]
+    assert [image["file_name"] for image in test.images] == ["9.png", "10.png", "13.png"]
+    assert count_of(run, tmp_path) == 3
     said = capsys.readouterr()
     assert "samples that came after the training (1 of them are tested): 1, images/13.png" in said.err
     assert (
