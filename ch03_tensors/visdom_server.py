@@ -3,7 +3,7 @@
     python visdom_server.py                  # then open http://127.0.0.1:8097 in a browser; Ctrl-C ends it
     python visdom_server.py --port 9000      # and: python train.py --visdom http://127.0.0.1:9000
 
-`python -m visdom.server` first downloads the browser's scripts and dies where there is no network. This starts the same
+`python -m visdom.server` first downloads the browser's scripts and dies without internet access. This starts the same
 server without that (the page needs the scripts, so be online once: `python -m visdom.server` puts them in place; curves
 are received and kept without them). It answers this machine only.
 """

@@ -1,6 +1,6 @@
 """Denoising: a picture with noise in, the picture without out; with and without skip connections, deep and shallow.
 
-    python train.py denoise --arch deep_skip     # on MNIST, or on the sample where there is no network
+    python train.py denoise --arch deep_skip     # on MNIST, or on the sample without internet access
     python test.py denoise                       # PSNR before and after, and a picture of it: denoised.png
 
 Expect: the README's table; whether skip connections help is measured there, not repeated from the papers.

@@ -1,6 +1,6 @@
 """Classification: which digit, garment or thing of yours is on a picture. The training loop, and what test.py measures.
 
-    python train.py mnist                     # convnet on MNIST, or on the sample where there is no network
+    python train.py mnist                     # convnet on MNIST, or on the sample without internet access
     python test.py mnist photo.jpg            # reads a digit from a photo, with the newest run or the shipped weights
 
 Expect: see the README's table. The first 8 lines of `train` are the parts, the loop below them is the whole training.

@@ -6,11 +6,11 @@ from torch import Tensor
 
 
 class Augment:
-    """uint8 pictures (n, 3, H, W) -> the same, changed at random: what a class looks like from a little elsewhere.
+    """uint8 pictures (n, 3, H, W) -> the same, changed at random, as if photographed again a little differently.
 
     crop    shifts by up to that many pixels either way; the border is filled by reflection
     flip    mirrors: each picture in every second epoch, a random half in the first. Every picture is then seen both ways as
-            often, which a coin for each does not give (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU")
+            often; random flips do not guarantee this (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU")
     cutout  puts a grey square of that side over a random place (DeVries and Taylor 2017, "Improved Regularization of CNNs")
     colour  scales brightness and contrast by up to that share either way
     """

@@ -113,11 +113,11 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))  # added before the last ReLU: the sum may pull down as well as up
+        return F.relu(out + self.shortcut(x))  # added before the last ReLU: the block can also lower a value
 
 
 class Bottleneck(nn.Module):
-    """1x1 down to `channels`, 3x3, 1x1 up to 4 x `channels` (He et al. 2015): depth for the price of a BasicBlock.
+    """1x1 down to `channels`, 3x3, 1x1 up to 4 x `channels` (He et al. 2015): three layers at about the cost of one BasicBlock.
     (N, in, H, W) -> (N, 4 * channels, H/stride, W/stride)."""
 
     expansion = 4

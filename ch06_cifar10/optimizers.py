@@ -56,10 +56,10 @@ class Muon(torch.optim.Optimizer):
     Nesterov momentum for the last layer and the biases.
 
     A filter bank (out, in, k, k) is a matrix (out, in * k * k). Its momentum is replaced by the nearest orthogonal matrix,
-    so that every direction learns at the same pace, and the rare ones are not drowned. The filters keep the norm
-    sqrt(out): batch norm undoes any scale, so a growing one would only slow them down; what nothing undoes, the last layer
-    and the biases, decays a little. `lr` is the convolutions' rate, and moves the others with it. That of the biases looks
-    huge, and is Jordan's: he sums the loss over the batch where here it is the mean.
+    so that all directions learn at the same pace, the rare ones too. The filters keep the norm sqrt(out): the batch norm after
+    them removes any scale, so a growing norm would only slow them down. The last layer and the biases decay a little, as no
+    batch norm rescales them. `lr` is the rate of the convolutions; the other rates are multiples of it. That of the biases
+    looks huge. It is Jordan's, who sums the loss over the batch; here the loss is the mean.
     """
 
     def __init__(self, model: nn.Module, lr: float, momentum: float = 0.6):

@@ -1,6 +1,6 @@
 """Trains an image classifier: CIFAR-10, your own folder of pictures, or the built-in sample.
 
-    python train.py --arch mobilenet                         # CIFAR-10, or the sample where there is no network
+    python train.py --arch mobilenet                         # CIFAR-10, or the sample without internet access
     python train.py --arch resnet18 --data cifar10 --precision auto
     torchrun --nproc-per-node 2 -- train.py --arch resnet    # the same on two processes
 

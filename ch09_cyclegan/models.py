@@ -118,8 +118,8 @@ class UnetGenerator(nn.Module):
 
 class PatchDiscriminator(nn.Sequential):
     """Isola et al. 2017: judges each patch of 16, 34, 70 or 142 pixels, (N, C, H, W) -> (N, 1, h, w), not the whole picture.
-    Fewer parameters, any size of picture, and texture is what the L1 losses do not see. No sigmoid: the loss has what it
-    takes. pix2pix shows it the input beside the output, C = 6."""
+    Fewer parameters, any size of picture, and it looks at texture, which the L1 losses do not see. No sigmoid: the loss takes
+    raw scores. pix2pix shows it the input beside the output, C = 6."""
 
     def __init__(self, patch: int = 70, width: int = 64, in_channels: int = 3):
         layers = PATCHES[patch]
@@ -134,7 +134,7 @@ class PatchDiscriminator(nn.Sequential):
 
 class DcganGenerator(nn.Sequential):
     """Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks":
-    noise (N, 100, 1, 1) -> (N, 3, S, S) in -1..1, S a power of 2. Batch norm here: no input whose contrast to keep."""
+    noise (N, 100, 1, 1) -> (N, 3, S, S) in -1..1, S a power of 2. With batch norm, as in the paper."""
 
     noise_channels = 100
 

@@ -1,6 +1,6 @@
 """Trains a GAN that translates pictures: CycleGAN (from unpaired pictures), pix2pix (from pairs), or DCGAN (from noise).
 
-    python train.py                                    # apple2orange, or the sample where there is no network
+    python train.py                                    # apple2orange, or the sample without internet access
     python train.py --data sample                      # apples into oranges in a few minutes on two CPU cores
     python train.py --data horse2zebra --precision auto --compile
     python train.py --mode pix2pix --data facades

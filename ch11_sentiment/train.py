@@ -1,6 +1,6 @@
 """Trains a sentiment classifier: weibo_senti_100k, your own table of texts, or the built-in sample.
 
-    python train.py --arch textcnn                          # weibo_senti_100k, or the sample where there is no network
+    python train.py --arch textcnn                          # weibo_senti_100k, or the sample without internet access
     python train.py --arch fasttext --emoticons strip       # without the emoticons that give the label away
     python train.py --data my.csv --tokenizer char          # any table with a text and a label column
     torchrun --nproc-per-node 2 -- train.py --arch bilstm   # on two processes

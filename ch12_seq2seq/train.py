@@ -1,6 +1,6 @@
 """Trains a translator: the English-Chinese pairs of the Tatoeba project, your own pairs, or the built-in sample.
 
-    python train.py                                    # cmn-eng, or the sample where there is no network
+    python train.py                                    # cmn-eng, or the sample without internet access
     python train.py --arch transformer --data cmn-eng  # another network than the course's
     torchrun --nproc-per-node 2 -- train.py            # the same on two processes
 

@@ -16,6 +16,7 @@ FOR_CHINA = {
     "--extra-index-url https://mirror.nju.edu.cn/pytorch/whl/cpu"
 }  # a second mirror, on the Chinese pages alone
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
+DIAGRAM = re.compile(r"^```mermaid.*?^```", re.M | re.S)
 
 
 def name_of(value) -> str:
@@ -28,12 +29,22 @@ def both(folder: Path) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """The lines of all code blocks, without comments and without what explains a file to its right."""
-    lines = [line for block in FENCE.findall(text) for line in block.splitlines() if not line.startswith("```")]
+    lines = [
+        line
+        for block in FENCE.findall(DIAGRAM.sub("", text))
+        for line in block.splitlines()
+        if not line.startswith("```")
+    ]
     return [code for line in lines if (code := re.split(r"(?:^|\s+)#\s|(?<=\S)\s{3,}", line)[0].rstrip())]
 
 
 def prose(text: str) -> str:
     return FENCE.sub("", text)
+
+
+def headings(text: str) -> list[str]:
+    """The levels of all headings: ##, ###."""
+    return re.findall(r"^#+(?= )", prose(text), re.M)
 
 
 def code_words(text: str) -> set[str]:
@@ -70,7 +81,7 @@ def test_each_chapter_has_both_pages():
 
 
 @pytest.mark.parametrize("folder", PAGES, ids=name_of)
-@pytest.mark.parametrize("part", [commands, code_words, links, numbers, tables], ids=name_of)
+@pytest.mark.parametrize("part", [headings, commands, code_words, links, numbers, tables], ids=name_of)
 def test_both_languages_say_the_same(folder, part):
     english, chinese = map(part, both(folder))
     only_english, only_chinese = Counter(english) - Counter(chinese), Counter(chinese) - Counter(english)

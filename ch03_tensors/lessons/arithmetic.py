@@ -92,7 +92,7 @@ def powers_and_logs(a: Tensor) -> dict[str, Tensor]:
     >>> torch.sqrt(torch.tensor([-1.0])), torch.log(torch.tensor([0.0]))
     (tensor([nan]), tensor([-inf]))
 
-    exp grows out of every type: in float32 the end is near 88.7, in float64 near 709.
+    exp overflows in every type: in float32 above 88.7, in float64 above 709.
 
     >>> torch.exp(torch.tensor([88.0, 89.0])), torch.exp(torch.tensor([89.0], dtype=torch.float64))
     (tensor([1.6516e+38,        inf]), tensor([4.4896e+38], dtype=torch.float64))

@@ -59,7 +59,7 @@ def best_device() -> torch.device:
     >>> best_device().type in ("cpu", "cuda", "mps")
     True
 
-    Two tensors meet only on one device: `a.to(b.device) + b`.
+    An operation needs all its tensors on one device: `a.to(b.device) + b`.
     """
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -88,7 +88,7 @@ def encode_pairs(pairs: list[tuple[str, str, int]], words: list[str]) -> dict[st
 def mask_words(tokens: Tensor, vocabulary_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Masked language model (MLM): 15 % of the words must be guessed. `(N, T) -> inputs, labels (N, T)`. (10-7)
 
-    Of those, 80 % become [MASK], 10 % another word, 10 % stay: later there is no [MASK], and the model must not learn
+    Of those, 80 % become [MASK], 10 % another word, 10 % stay: real input has no [MASK], and the model must not learn
     to look for it. The label is the true word there and IGNORE everywhere else. Special tokens are never chosen.
 
     >>> tokens = torch.randint(4, 1000, (100, 100), generator=torch.Generator().manual_seed(0))

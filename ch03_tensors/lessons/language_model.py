@@ -121,7 +121,7 @@ class NgramModel:
 
 
 def perplexity(model: NgramModel, sentence: str) -> float:
-    """exp(-log P / number of words): among how many words the model wavers on average. Less is better. (10-8)
+    """exp(-log P / number of words): how many words the model hesitates between, on average. Less is better. (10-8)
 
     >>> for n in (1, 2, 3):
     ...     model = NgramModel(CORPUS, n, smoothing=0.1)
