@@ -69,14 +69,14 @@ def statuses(answers: list) -> list[int]:
 
 def test_a_picture_that_kills_costs_its_own_answer_alone(tmp_path):
     async def main():
-        async with started(tmp_path) as pool:
+        async with started(tmp_path, timeout=6.0) as pool:
             answers = await ask_together(pool, b"a", b"die", b"b")
-            assert statuses(answers) == [200, 503, 200] and "twice" in str(answers[1])
-            assert answers[0]["batch"] == answers[2]["batch"] == 1, "tried again each alone"
-            assert pool.sizes[1] == 3 and pool.restarts == 2
-            assert statuses(await ask(pool, b"c")) == [200]
+            return answers, pool.sizes, pool.restarts, statuses(await ask(pool, b"c"))
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    answers, sizes, restarts, later = asyncio.run(asyncio.wait_for(main(), 30))
+    assert statuses(answers) == [200, 503, 200] and "twice" in str(answers[1])
+    assert answers[0]["batch"] == answers[2]["batch"] == 1, "tried again each alone"
+    assert sizes[1] == 3 and restarts == 2 and later == [200]
 
 
 def test_a_worker_that_hangs_is_noticed_within_the_clients_patience(tmp_path):
@@ -143,6 +143,15 @@ def test_of_large_pictures_there_is_at_most_every_other_batch():
             batches.append([request.data[:1] for request in pool.take()])
         small, large = [b"s", b"s"], [b"l"]
         assert batches == [small, large, small, large, small, large, large]
+
+    asyncio.run(main())
+
+
+def test_what_is_tried_again_shares_a_batch_with_nothing_before_or_after_it():
+    async def main():
+        pool, future = Pool(Settings(Path("none"))), asyncio.get_running_loop().create_future
+        pool.queue.extend(Request(b"", future(), alone) for alone in (False, False, True, True, False))
+        assert [len(pool.take()) for _ in range(4)] == [2, 1, 1, 1] and not pool.waiting
 
     asyncio.run(main())
 
@@ -307,7 +316,7 @@ def test_a_worker_ends_with_a_killed_server_also_while_it_opens_the_model(tmp_pa
 
 def test_a_worker_ends_where_its_input_does_whatever_it_is_doing(tmp_path):
     """As on systems that have no prctl."""
-    stub = "import time, engine, worker\nengine.open_onnx = lambda *_: time.sleep(60)\nworker.end_with = print\nworker.main()"
+    stub = "import time, engine, worker\nengine.open_onnx = lambda *_: time.sleep(9)\nworker.end_with = print\nworker.main()"
     options = json.dumps({"threads": 1, "max_pixels": 9, "provider": "cpu", "parent": 0})
     with subprocess.Popen([sys.executable, "-c", stub, options], cwd=CHAPTER, stdin=subprocess.PIPE) as process:
         process.stdin.write(b"\1\0\0\0\5\0\0\0model")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import CHAPTER
 from PIL import Image
-from running import running, wait_until
+from running import head, running, wait_until
 
 import engine
 import load
@@ -123,6 +123,16 @@ def test_a_client_that_goes_away_leaves_no_trace(service):
             client.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n123")
     assert service.predict(good_cases(1)[0].body)[0] == 200
     assert "Traceback" not in service.log.read_text()
+
+
+def test_connections_are_as_test_front_has_them_also_over_the_loop_of_the_real_service(service):
+    body = good_cases(1)[0].body
+    assert service.talk(head(len(body)) + body, half_close=True).startswith(b"HTTP/1.1 200 ")
+    last = head(len(body), "/predict", "Connection: close") + body
+    assert service.talk(head(len(body)) + body + head(9_000) + bytes(9_000) + last).count(b"HTTP/1.1 ") == 3
+    start = time.monotonic()
+    assert service.talk(head(100) + b"x").startswith(b"HTTP/1.1 408 ") and 1.5 < time.monotonic() - start < 5
+    assert service.talk(b"GET / HTTP/1.1\r\nX: " + 100_000 * b"x" + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
 
 
 def test_ten_thousand_requests_in_small(service):
@@ -254,7 +264,8 @@ def test_sigterm_to_the_whole_group_answers_what_was_taken_and_ends(onnx_file, t
         asking.join()
         assert {status for _, status, _ in done} == {200} and len(done) > before + 5
         assert service.process.wait(20) == 0
-        assert "stopped" in service.log.read_text().splitlines()[-1]
+        log = service.log.read_text()
+        assert "stopped" in log.splitlines()[-1] and "died" not in log, "a worker ends when the server ends it"
         with pytest.raises(OSError):
             service.ask("GET", "/health")
 
