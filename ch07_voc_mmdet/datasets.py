@@ -490,7 +490,7 @@ def convert_from_coco(args: argparse.Namespace) -> None:
     try:
         coco = json.loads(utils.read_text(args.from_coco))
         count = voc.from_coco(coco, Path(args.images), Path(args.out), args.part)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         fail(f"{args.from_coco}: not a COCO file of boxes ({type(error).__name__}: {error})")
     print(f"wrote {count:,} pictures as {args.part} of {args.out}")
 

@@ -6,13 +6,11 @@ No network and no framework is needed here: the input is the truth, as annotatio
   image id -> (boxes (n, 4) left, top, right, bottom; scores (n,); labels (n,))
 """
 
-import argparse
 import contextlib
 import io
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -152,13 +150,15 @@ def to_coco_results(annotations: list[Annotation], detections: Detections) -> li
     return rows
 
 
-def from_coco_results(annotations: list[Annotation], rows: list[dict]) -> Detections:
-    """The reverse of to_coco_results()."""
+def from_coco_results(annotations: list[Annotation], rows: list[dict], count: int | None = None) -> Detections:
+    """The reverse of to_coco_results(). ValueError if there are more than `count` categories, or what is no number."""
     found = {i + 1: [] for i in range(len(annotations))}
     for index, row in enumerate(rows):
         left, top, width, height = row["bbox"]
         if not all(map(math.isfinite, (left, top, width, height, row["score"]))):
             raise ValueError(f"record {index}: a bbox or score that is not finite")
+        if count and row["category_id"] not in range(1, count + 1):
+            raise ValueError(f"record {index}: the category {row['category_id']} is none of 1 to {count}")
         found[row["image_id"]].append((left, top, left + width, top + height, row["score"], row["category_id"] - 1))
     arrays = {i: np.array(rows, float).reshape(-1, 6) for i, rows in found.items()}
     items = ((annotation.id, arrays[i + 1]) for i, annotation in enumerate(annotations))
@@ -279,7 +279,7 @@ def print_figures(result: dict) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("detections", help="a file of detections in COCO's results format, as test.py writes it")
     parser.add_argument("--data", required=True, help=datasets.DATA_HELP)
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where data lies (default: %(default)s)")
@@ -289,8 +289,8 @@ def main(argv=None) -> None:
     data = datasets.load(args.data, args.data_root)
     annotations = list(data.annotations(args.part))
     try:
-        detections = from_coco_results(annotations, json.loads(Path(args.detections).read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        detections = from_coco_results(annotations, json.loads(utils.read_text(args.detections)), len(data.classes))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         fail(f"{args.detections}: not detections in {args.part} of {data.name} ({type(error).__name__}: {error})")
     print_figures(figures(annotations, detections, data.classes, args.score))
 

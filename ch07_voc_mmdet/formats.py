@@ -245,44 +245,60 @@ def is_coco(path: Path) -> bool:
 
 
 def coco_pictures(result: Collection, path: Path, content: dict, classes: dict) -> list[str | None]:
-    """Adds the pictures of a file -> their IDs. `classes` gets the names of the categories that have objects, and of others."""
-    used = {row.get("category_id") for row in content["annotations"] if isinstance(row, dict)}
-    names = {
-        row["id"]: str(row["name"])
-        for row in content["categories"]
-        if isinstance(row, dict) and {"id", "name"} <= row.keys()
-    }
-    classes.update(
-        dict.fromkeys(name for key, name in sorted(names.items(), key=str) if key in used or len(names) == 1)
-    )
-    things: dict = {}
+    """Adds the pictures of a file -> their IDs. `classes` gets the names of the categories."""
+    names, things = coco_names(result, path, content), {}
+    classes.update(dict.fromkeys(names.values()))
     for number, row in enumerate(content["annotations"]):
         try:
-            thing = coco_thing(row, names)
-            things.setdefault(row["image_id"], []).append(thing)
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            result.faults.append(
-                f"{path}: annotations[{number}]: not an object with a box ({type(error).__name__}: {error})"
-            )
+            things.setdefault(key_of(row["image_id"]), []).append(coco_thing(row, names))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            why = f"{type(error).__name__}: {error}"
+            result.faults.append(f"{path}: annotations[{number}]: not an object with a box ({why})")
     ids = []
     for number, row in enumerate(content["images"]):
-        name = str(row.get("file_name", "")).replace("\\", "/") if isinstance(row, dict) else ""
-        picture = find_coco_picture(path, name)
+        try:
+            name, key = str(row["file_name"]).replace("\\", "/"), key_of(row["id"])
+            picture = find_coco_picture(path, name)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            name, picture = str(row)[:60], None
         if picture is None:
             result.faults.append(f"{path}: images[{number}]: there is no picture {name!r}")
             continue
-        key = row.get("id")
         ids.append(result.add(picture, path, lambda size, key=key: things.get(key, [])))
     return ids
 
 
-def coco_thing(row: dict, names: dict) -> Thing:
+def key_of(value) -> str:
+    """An id: a number, or a text that can be written. 7 and "7" are the same."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{value!r} is no id")
+    return str(value).encode().decode()
+
+
+def coco_names(result: Collection, path: Path, content: dict) -> dict[str, str]:
+    """The categories by their ids, without one that is only the name of a group of them, as Roboflow writes it."""
+    used = {str(row.get("category_id")) for row in content["annotations"] if isinstance(row, dict)}
+    groups = {str(row.get("supercategory")) for row in content["categories"] if isinstance(row, dict)}
+    names = {}
+    for number, row in enumerate(content["categories"]):
+        try:
+            key, name = key_of(row["id"]), key_of(row["name"]).strip()
+        except (ValueError, KeyError, TypeError):
+            key = name = ""
+        if not name:
+            result.faults.append(f"{path}: categories[{number}]: no id, or no name")
+        elif key in used or name not in groups:
+            names[key] = name
+    return names
+
+
+def coco_thing(row: dict, names: dict[str, str]) -> Thing:
     left, top, width, height = (float(value) for value in row["bbox"])
     if not all(map(math.isfinite, (left, top, width, height))):
         raise ValueError("a bbox that is not finite")
     flags = {flag: str(row.get(flag, 0)) in ("1", "True") for flag in ("truncated", "occluded")}
     difficult = str(row.get("iscrowd", 0)) in ("1", "True")
-    return Thing(names[row["category_id"]], (left, top, left + width, top + height), difficult, **flags)
+    return Thing(names[key_of(row["category_id"])], (left, top, left + width, top + height), difficult, **flags)
 
 
 def find_coco_picture(path: Path, name: str) -> Path | None:
@@ -317,7 +333,7 @@ def labelme_things(path: Path, content: dict, faults: list[str]) -> list[Thing]:
     things = []
     for number, shape in enumerate(content["shapes"]):
         try:
-            name, kind = str(shape["label"]).strip(), shape.get("shape_type") or "polygon"
+            name, kind, flags = key_of(shape["label"]).strip(), shape.get("shape_type") or "polygon", shape.get("flags")
             points = [(float(x), float(y)) for x, y in shape["points"]]
             if kind == "circle":  # its centre, and a point on its edge
                 (x, y), edge = points
@@ -329,7 +345,7 @@ def labelme_things(path: Path, content: dict, faults: list[str]) -> list[Thing]:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             faults.append(f"{path}: shapes[{number}]: no box can be made of it ({error})")
             continue
-        things.append(Thing(name, box, difficult=(shape.get("flags") or {}).get("difficult") is True))
+        things.append(Thing(name, box, difficult=isinstance(flags, dict) and flags.get("difficult") is True))
     return things
 
 

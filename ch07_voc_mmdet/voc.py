@@ -243,7 +243,9 @@ def from_coco(coco: dict, images: Path, folder: Path, part: str) -> int:
     names = {category["id"]: category["name"] for category in coco["categories"]}
     things = {image["id"]: [] for image in coco["images"]}
     for row in coco["annotations"]:
-        left, top, width, height = row["bbox"]
+        left, top, width, height = map(float, row["bbox"])
+        if not all(map(math.isfinite, (left, top, width, height))):
+            raise ValueError(f"the object {row.get('id')} has a bbox that is not finite")
         flags = {flag: bool(row.get(flag, 0)) for flag in ("truncated", "occluded")}
         thing = Thing(
             names[row["category_id"]], (left, top, left + width, top + height), bool(row.get("iscrowd", 0)), **flags

@@ -66,6 +66,8 @@ def test_yolo_as_labelimg_and_roboflow_lay_it_out(tmp_path, names, place):
     found = things_of(data)
     assert all(things == [Thing("cat", (0, 0, 40, 20))] for things in found.values())
     assert set(found) == {name.rsplit(".")[0] for name in names}
+    if names == BY_PART:
+        assert [data.part(part)[0][1] for part in datasets.PARTS] == [name.rsplit(".")[0] for name in names]
 
 
 def labelme(**changes):
@@ -102,7 +104,7 @@ def test_coco_as_roboflow_writes_it(tmp_path):
             {"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, None, 4, 5]},
             {"id": 2, "image_id": 1, "category_id": 9},
         ]
-        kinds = [{"id": 0, "name": "pets", "supercategory": "none"}, {"id": 1, "name": "cat"}]
+        kinds = [{"id": 0, "name": "pets", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "pets"}]
         text = json.dumps({"images": images, "annotations": rows, "categories": kinds}).replace("\\\\\\\\", "\\\\")
         (tmp_path / part / "_annotations.coco.json").write_text(text, "utf-8-sig")
     data = datasets.load(str(tmp_path))
