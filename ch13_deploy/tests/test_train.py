@@ -67,10 +67,10 @@ def test_torchrun_starts_again_without_a_name_and_finds_its_own_run(tmp_path):
     (other / "args.json").write_text(json.dumps({"launch": "none", "epochs": 9}))
     os.utime(other / "args.json", (time.time() + 99, time.time() + 99))
     stub = (
-        "import os, signal, train, utils\n"
+        "import os, signal, train\n"
         "real = train.train_one_epoch\n"
         "def one(*words):\n"
-        "    if utils.rank() and words[2].epoch == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "    if words[2].epoch == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*words)\n"
         "train.train_one_epoch = one\n"
@@ -79,7 +79,7 @@ def test_torchrun_starts_again_without_a_name_and_finds_its_own_run(tmp_path):
     (tmp_path / "dying.py").write_text(stub)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    flags = f"-m torch.distributed.run --nproc-per-node 2 --max-restarts 1 --master-port {port} --".split()
+    flags = f"-m torch.distributed.run --nproc-per-node 1 --max-restarts 1 --master-port {port} --".split()
     words = [tmp_path / "dying.py", *SMALL, "--limit", 64, "--epochs", 2, "--run", tmp_path / "mine"]
     command, environment = [sys.executable, *flags, *words], os.environ | {"PYTHONPATH": str(CHAPTER)}
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=200)
@@ -208,7 +208,7 @@ def test_validation_changes_nothing():
 
 
 def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
-    words = [*SMALL, "--epochs", "3", "--run"]
+    words = [*SMALL, "--limit", "128", "--epochs", "3", "--run"]
     train.main([*words, str(tmp_path / "whole")])
     real = train.save
 
