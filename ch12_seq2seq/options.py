@@ -25,53 +25,13 @@ SAMPLE_EPOCHS = 5  # of small networks: its sentences are short and its words fe
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
     parser = utils.Parser(description=doc)
-    count, share, positive = Number(int, 1), Number(float, 0, 0.99), Number(float, 0, above=True)
-    data = parser.add_argument_group("data")
-    add_data_flags(data)
-    data.add_argument(
-        "--chinese", choices=("chars", "jieba"), default="chars", help="its tokens (default: %(default)s)"
-    )
-    data.add_argument("--script", choices=("simplified", "as-is"), default="simplified", help="default: %(default)s")
-    data.add_argument(
-        "--subwords",
-        type=Number(int, 0),
-        nargs="+",
-        metavar="N",
-        help="pieces that SentencePiece cuts both sides into; two numbers: source and target, 0 for words (default: words)",
-    )
-    data.add_argument("--min-count", type=count, default=2, help="rarer words are <unk> (default: %(default)s)")
-    data.add_argument("--max-length", type=count, default=50, help="longer pairs do not train (default: %(default)s)")
-    data.add_argument("--limit", type=count, metavar="N", help="use only N training pairs")
+    add_data_group(parser)
     network = parser.add_argument_group("network (sizes default to those in models.py, on the sample to smaller ones)")
     network.add_argument("--arch", default="general", help=f"{', '.join(models.MODELS)} (default: %(default)s)")
     for name in SIZES:
-        network.add_argument(
-            f"--{name.replace('_', '-')}", type=share if name == "dropout" else count, metavar="N", help="size"
-        )
-    recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
-    recipe.add_argument("--epochs", type=count, help=f"default: of few pairs as many as make {LEAST_STEPS} steps")
-    recipe.add_argument("--batch-size", type=count, help="target tokens a step, over all processes together")
-    recipe.add_argument("--lr", type=positive, help="the highest learning rate of the schedule")
-    recipe.add_argument("--weight-decay", type=Number(float, 0), help="pulls matrices to zero (L2)")
-    recipe.add_argument(
-        "--warmup", type=share, help="share of the training in which the rate rises; then it falls to 0"
-    )
-    recipe.add_argument("--label-smoothing", type=share, help="share of the truth that all words get alike")
-    recipe.add_argument(
-        "--clip",
-        type=Number(float, 0, above=True),
-        default=1.0,
-        help="largest norm of the gradient (default: %(default)s)",
-    )
-    recipe.add_argument(
-        "--teacher-forcing",
-        type=Number(float, 0, 1),
-        nargs="+",
-        default=[1.0],
-        metavar="SHARE",
-        help="share of the batches that are given the right tokens, the others go on from the network's own; a second "
-        "number is the share at the end (default: 1)",
-    )
+        kind = Number(float, 0, 0.99) if name == "dropout" else Number(int, 1)
+        network.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help="size")
+    add_recipe_group(parser)
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
@@ -81,6 +41,42 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 300
         args.epochs = args.epochs or 1
     return args
+
+
+def add_data_group(parser: argparse.ArgumentParser) -> None:
+    data, count = parser.add_argument_group("data"), Number(int, 1)
+    add_data_flags(data)
+    data.add_argument(
+        "--chinese", choices=("chars", "jieba"), default="chars", help="its tokens (default: %(default)s)"
+    )
+    data.add_argument("--script", choices=("simplified", "as-is"), default="simplified", help="default: %(default)s")
+    pieces = (
+        "pieces that SentencePiece cuts both sides into; two numbers: source and target, 0 for words (default: words)"
+    )
+    data.add_argument("--subwords", type=Number(int, 0), nargs="+", metavar="N", help=pieces)
+    data.add_argument("--min-count", type=count, default=2, help="rarer words are <unk> (default: %(default)s)")
+    data.add_argument("--max-length", type=count, default=50, help="longer pairs do not train (default: %(default)s)")
+    data.add_argument("--limit", type=count, metavar="N", help="use only N training pairs")
+
+
+def add_recipe_group(parser: argparse.ArgumentParser) -> None:
+    recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
+    count, share, positive = Number(int, 1), Number(float, 0, 0.99), Number(float, 0, above=True)
+    recipe.add_argument("--epochs", type=count, help=f"default: of few pairs as many as make {LEAST_STEPS} steps")
+    recipe.add_argument("--batch-size", type=count, help="target tokens a step, over all processes together")
+    recipe.add_argument("--lr", type=positive, help="the highest learning rate of the schedule")
+    recipe.add_argument("--weight-decay", type=Number(float, 0), help="pulls matrices to zero (L2)")
+    rise = "share of the training in which the rate rises; then it falls to 0"
+    recipe.add_argument("--warmup", type=share, help=rise)
+    recipe.add_argument("--label-smoothing", type=share, help="share of the truth that all words get alike")
+    norm = "largest norm of the gradient (default: %(default)s)"
+    recipe.add_argument("--clip", type=positive, default=1.0, help=norm)
+    forced = (
+        "share of the batches that are given the right tokens, the others go on from the network's own; a second number is "
+        "the share at the end (default: 1)"
+    )
+    shares = Number(float, 0, 1)
+    recipe.add_argument("--teacher-forcing", type=shares, nargs="+", default=[1.0], metavar="SHARE", help=forced)
 
 
 def check(args: argparse.Namespace) -> None:

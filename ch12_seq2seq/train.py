@@ -214,6 +214,26 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
     say(f"now: python test.py --run {run}")
 
 
+def note(progress: dict, row: dict, seconds: float, args: Namespace) -> bool:
+    """Adds a finished epoch to the run's progress -> whether it is the best so far."""
+    if not math.isfinite(row["val_loss"]):
+        fail(f"the validation loss is not finite in epoch {row['epoch']}: try an --lr below {args.lr:g}")
+    score = [row["val_bleu"], -row["val_loss"]]  # of two epochs that score alike, the surer one
+    is_best = score > progress["best"]
+    progress["history"].append(row)
+    best = max(score, progress["best"])
+    progress |= {"epoch": row["epoch"], "best": best, "seconds": progress["seconds"] + seconds}
+    return is_best
+
+
+def report(row: dict, args: Namespace, seconds: float, tokens: int, events: utils.Events) -> None:
+    """One aligned line an epoch, and the same numbers to TensorBoard."""
+    numbers = "  ".join(f"{name} {row[name]:.3f}" for name in row if name not in ("epoch", "lr", "val_loss"))
+    speed = f"{seconds:6.1f} s  {tokens / seconds:>7,.0f} tokens/s"
+    say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
+    events.add(row, tokens_per_second=tokens / seconds)
+
+
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     data, codec = load_data(args)
@@ -246,19 +266,9 @@ def train(args: Namespace, device: torch.device) -> Path:
         row = {"epoch": epoch + 1} | train_one_epoch(learner, batches, optimizer, args)
         seconds, tokens = time.perf_counter() - start, row.pop("tokens")
         row |= {"lr": optimizer.param_groups[0]["lr"]} | evaluate(model, val_batches, codec, val, args)
-
-        if not math.isfinite(row["val_loss"]):
-            fail(f"the validation loss is not finite in epoch {epoch + 1}: try an --lr below {args.lr:g}")
-        score = [row["val_bleu"], -row["val_loss"]]  # of two epochs that score alike, the surer one
-        is_best = score > progress["best"]
-        progress["history"].append(row)
-        best = max(score, progress["best"])
-        progress |= {"epoch": epoch + 1, "best": best, "seconds": progress["seconds"] + seconds}
+        is_best = note(progress, row, seconds, args)
         save(run, args, progress, meta, model, optimizer, is_best)
-        numbers = "  ".join(f"{name} {row[name]:.3f}" for name in row if name not in ("epoch", "lr", "val_loss"))
-        speed = f"{seconds:6.1f} s  {tokens / seconds:>7,.0f} tokens/s"
-        say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
-        events.add(row, tokens_per_second=tokens / seconds)
+        report(row, args, seconds, tokens, events)
 
     events.close()
     if rank() == 0:
