@@ -341,7 +341,7 @@ def labelme_things(path: Path, content: dict, faults: list[str]) -> list[Thing]:
                 points = [(x - radius, y - radius), (x + radius, y + radius)]
             box = (*map(min, zip(*points, strict=True)), *map(max, zip(*points, strict=True)))
             if not name or kind in ("point", "line", "linestrip", "points") or not all(map(math.isfinite, box)):
-                raise ValueError(f"a {kind}")
+                raise ValueError(f"a {utils.cut(str(kind), 40)}")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             faults.append(f"{path}: shapes[{number}]: no box can be made of it ({error})")
             continue

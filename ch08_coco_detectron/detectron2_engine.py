@@ -297,6 +297,8 @@ def train(
     if state:
         start_from(utils.unwrap(trainer.model), state, args.weights)
     trainer.resume_or_load(resume=bool(args.resume))
+    for group, rate in zip(trainer.optimizer.param_groups, trainer.scheduler.get_lr(), strict=True):
+        group["lr"] = rate  # of this step in the schedule, which --epochs may have made longer
     if utils.is_finished(run, args, trainer.start_iter // steps, is_enough(epochs.history, args)):
         return epochs.history
     try:

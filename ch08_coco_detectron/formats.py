@@ -251,7 +251,7 @@ def labelme_shapes(path: Path, content: dict, result: Folder) -> list[Shape]:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             result.faults.append((f"{path}, shapes[{number}]", f"no area can be made of it ({error})"))
             continue
-        key = (name, row.get("group_id"))
+        key = (name, str(row.get("group_id")))
         if row.get("group_id") is not None and key in groups:  # another piece of the same object
             groups[key].polygons.append(polygon)
         else:
@@ -264,7 +264,8 @@ def labelme_shape(row: dict) -> tuple[str, list[float], bool]:
     name, kind = row["label"], row.get("shape_type") or "polygon"
     points = [(float(x), float(y)) for x, y in row["points"]]
     if not isinstance(name, str) or not name.strip() or kind not in ("polygon", "rectangle", "circle"):
-        raise ValueError(f"a {kind}")
+        raise ValueError(f"a {utils.cut(str(kind), 40)}")
+    name.encode()  # half a character is no name: a ValueError
     if kind == "circle":  # its centre, and a point on its edge
         (x, y), edge = points
         turns = np.linspace(0, 2 * math.pi, 64, endpoint=False)

@@ -80,6 +80,11 @@ def test_killed_and_resumed_goes_on_where_it_was(scenes, tmp_path):
     assert resumed[: len(before) - 1] == before[:-1], "at most the epoch of the kill is done again"
     assert [row.split(",")[:2] for row in whole] == [row.split(",")[:2] for row in resumed], "the same epochs and rates"
     assert (killed / "last_checkpoint").read_text() == "model_final.pth"
+    train.main(["--resume", str(killed), "--epochs", "4"])  # longer: the rate is that of the new schedule
+    rate = 0.08 * 8 / 16 * options.rate_factor("cosine", 4 * 2)(3 * 2)
+    assert len(metrics(killed)) == 1 + 4 and float(metrics(killed)[4].split(",")[1]) == pytest.approx(rate, rel=1e-4)
+    train.main([*words, "--epochs", "9", "--lr", "1e-9", "--patience", "1", "--run", str(tmp_path / "early")])
+    assert len(metrics(tmp_path / "early")) == 1 + 2, "nothing is learned, so that the second epoch is no better"
 
 
 def test_the_mini_is_the_same_network_in_both_engines(scenes):

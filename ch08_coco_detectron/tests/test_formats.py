@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from test_annotations import ANYTHING, attempt, change, places
 
 import datasets
 import formats
@@ -138,6 +139,22 @@ def test_what_is_written_is_read_as_it_was(scenes, tmp_path, kind, capsys):
     )
     with pytest.raises(SystemExit, match="this folder is not empty"):
         datasets.main(["--data", str(scenes), "--to", kind, "--out", str(tmp_path / "out")])
+
+
+def test_labelme_files_with_a_changed_field_end_without_a_traceback(tmp_path, capsys):
+    shapes = [{"label": "cat", "points": [[20, 10], [5, 2]], "shape_type": "rectangle", "group_id": None},
+              {"label": "dog", "points": [[1, 1], [9, 3], [4, 8]], "shape_type": "polygon", "group_id": 1}]  # fmt: skip
+    content = {"shapes": shapes, "imagePath": "a.png", "imageData": None}
+    for i in range(3):
+        picture(tmp_path / f"{i}.png", 9 * i)
+        (tmp_path / f"{i}.json").write_text(json.dumps(content))
+    for place in list(places(content))[1:]:
+        for value in [*ANYTHING, KeyError]:
+            (tmp_path / "0.json").write_text(json.dumps(change(content, place, value)))
+            for line in attempt(datasets.check, tmp_path) or ():
+                line.encode()
+            attempt(load, tmp_path)
+    capsys.readouterr()
 
 
 def test_several_pieces_become_one_outline_that_encloses_the_same():
