@@ -40,6 +40,7 @@ LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0")
 XDIST = "pytest-xdist==3.8.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
+LESSONS = (ROOT / "LESSONS.md", ROOT / "LESSONS.zh-CN.md")
 SHARED = ("utils.py", "pictures.py", "compare.py")  # copied into the chapters that need them
 nox.options.sessions = ["lint", *CHAPTERS]
 
@@ -198,7 +199,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("uv", "pip", "compile", "--no-header", "requirements.txt", silent=True)  # all pins fit together
     session.run("pytest", "-q", "tests")
-    faults = [*differing_copies(), *broken_links(), *missing_names()]
+    faults = [*differing_copies(), *broken_links(), *wrong_anchors()]
     if faults:
         session.error("\n".join(["", *faults]))
     session.log("copies of shared files, links and lesson rows: all right")
@@ -228,30 +229,46 @@ def broken_links() -> list[str]:
     return faults
 
 
-def missing_names() -> list[str]:
-    """Files in the rows of LESSONS.md that are not there, and functions or classes that are not in the file named before."""
+ANCHOR = re.compile(r"\[`([^`\]]+)`\]\(([^)#]+\.py)#L(\d+)\)")  # a function's name, its file, its line
+
+
+@nox.session(venv_backend="none")
+def anchors(session: nox.Session) -> None:
+    """Set the line numbers of the links in LESSONS.md and LESSONS.zh-CN.md."""
+    for page in LESSONS:
+        text = page.read_text("utf-8")
+        page.write_text(
+            ANCHOR.sub(lambda link: f"[`{link[1]}`]({link[2]}#L{line_of(link[1], link[2])})", text), "utf-8"
+        )
+
+
+def wrong_anchors() -> list[str]:
+    """Links of the lessons' pages whose function is not in that file, or not in that line."""
     faults = []
-    for number, line in enumerate((ROOT / "LESSONS.md").read_text("utf-8").splitlines(), 1):
-        path = None
-        for word in re.findall(r"`([^`]+)`", line) if line.startswith("|") else []:
-            if "/" in word or word.endswith(".py"):
-                path = ROOT / word
-                if not path.is_file():
-                    faults.append(f"LESSONS.md:{number}: there is no {word}")
-                    path = None
-            elif path and path.suffix == ".py" and word not in names_in(path):
-                faults.append(f"LESSONS.md:{number}: {path.relative_to(ROOT)} has no {word}")
+    for page in LESSONS:
+        for name, path, line in ANCHOR.findall(page.read_text("utf-8")):
+            there = line_of(name, path)
+            if there != int(line):
+                what = f"is in line {there}, not {line}: `nox -s anchors` sets it" if there else "is not there"
+                faults.append(f"{page.name}: {path}: {name} {what}")
     return faults
 
 
-def names_in(path: Path) -> set[str]:
-    """The functions, classes, methods (Class.method) and constants of a module."""
-    names = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
+def line_of(name: str, path: str) -> int:
+    """The line in which a file of the repository defines that name; 0 if it does not."""
+    return definitions(path).get(name, 0)
+
+
+@functools.cache
+def definitions(path: str) -> dict[str, int]:
+    """The functions, classes, methods (Class.method) and constants of a module, and their lines."""
+    lines = {}
+    for node in ast.parse((ROOT / path).read_text("utf-8")).body if (ROOT / path).is_file() else []:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
+            lines[node.name] = node.lineno
         if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{child.name}" for child in node.body if isinstance(child, ast.FunctionDef)}
+            methods = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+            lines |= {f"{node.name}.{method.name}": method.lineno for method in methods}
         if isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return names
+            lines |= {target.id: node.lineno for target in node.targets if isinstance(target, ast.Name)}
+    return lines

@@ -53,7 +53,8 @@ def code_words(text: str) -> set[str]:
 
 
 def links(text: str) -> set[str]:
-    return {t for t in re.findall(r"\]\(([^)\s]+)\)", prose(text)) if not re.search(r"README(\.zh-CN)?\.md", t)}
+    found = {target.replace(".zh-CN.md", ".md") for target in re.findall(r"\]\(([^)\s]+)\)", prose(text))}
+    return {target for target in found if not target.split("#")[0].endswith(("README.md", "LESSONS.md"))}
 
 
 def numbers(text: str) -> set[str]:
@@ -99,6 +100,13 @@ def test_chinese_is_set_as_in_print(folder):
     faults = re.findall(rf".{{0,12}}(?:{HAN}[,;:!?()]|[,;:!?(]{HAN}|{HAN}\.(?!\w)).{{0,12}}", text)
     faults += re.findall(rf".{{0,12}}(?:{HAN}[A-Za-z0-9]|[A-Za-z0-9%]{HAN}).{{0,12}}", text)
     assert not faults, faults
+
+
+def test_both_pages_of_lessons_have_the_same_rows_and_links():
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("LESSONS.md", "LESSONS.zh-CN.md"))
+    rows = [re.findall(r"^\| (\d+(?:-\d+)?) \|", text, re.M) for text in (english, chinese)]
+    assert rows[0] == rows[1] and len(set(rows[0])) == len(rows[0]) > 100
+    assert links(english) == links(chinese)
 
 
 def unwanted() -> list[str]:
