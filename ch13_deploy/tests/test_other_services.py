@@ -3,6 +3,8 @@
 import http.client
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
@@ -46,32 +48,46 @@ def assert_the_same_answers(url: str, token: str | None, onnx_file) -> None:
             assert given == expected
 
 
+@pytest.fixture(scope="module")
+def started(onnx_file, tmp_path_factory):
+    """Those services that are installed, started at the same time, as each takes a while: name -> URL, token and folder."""
+    lacking = {"torchserve": NO_TORCHSERVE, "ray": NO_RAY}
+    folders = {how: tmp_path_factory.mktemp(how) for how, why in lacking.items() if why is None}
+    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+
+        def start(how: str):
+            return stack.enter_context(bench.service(how, onnx_file, folders[how]))
+
+        jobs = {how: threads.submit(start, how) for how in folders}
+        yield {how: (*job.result()[:2], folders[how]) for how, job in jobs.items()}
+
+
 @pytest.mark.skipif(NO_TORCHSERVE is not None, reason=str(NO_TORCHSERVE))
-def test_torchserve_answers_the_same_and_wants_its_tokens(onnx_file, tmp_path):
-    with bench.service("torchserve", onnx_file, tmp_path) as (url, token, _):
-        assert_the_same_answers(url, token, onnx_file)
-        assert ask(url, good_cases(1)[0].body)[0] == 400  # TorchServe's way to say that the token is missing
-        keys = json.loads((tmp_path / "runs/torchserve/key_file.json").read_text())
-        port = urlsplit(url).port
-        for address, key, path, expected in (
-            (port + 1, keys["management"]["key"], "/models/resnet10", 200),
-            (port + 1, token, "/models/resnet10", 400),  # the inference token does not manage
-            (port + 2, token, "/metrics", 200),
-        ):
-            connection = http.client.HTTPConnection("127.0.0.1", address, timeout=30)
-            connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
-            response = connection.getresponse()
-            text = response.read().decode()
-            connection.close()
-            assert response.status == expected, text
+def test_torchserve_answers_the_same_and_wants_its_tokens(started, onnx_file):
+    url, token, folder = started["torchserve"]
+    assert_the_same_answers(url, token, onnx_file)
+    assert ask(url, good_cases(1)[0].body)[0] == 400  # TorchServe's way to say that the token is missing
+    keys = json.loads((folder / "runs/torchserve/key_file.json").read_text())
+    port = urlsplit(url).port
+    for address, key, path, expected in (
+        (port + 1, keys["management"]["key"], "/models/resnet10", 200),
+        (port + 1, token, "/models/resnet10", 400),  # the inference token does not manage
+        (port + 2, token, "/metrics", 200),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", address, timeout=30)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        text = response.read().decode()
+        connection.close()
+        assert response.status == expected, text
 
 
 @pytest.mark.skipif(NO_RAY is not None, reason=str(NO_RAY))
-def test_ray_serve_answers_the_same(onnx_file, tmp_path):
-    with bench.service("ray", onnx_file, tmp_path) as (url, token, _):
-        assert_the_same_answers(url, token, onnx_file)
-        assert ask(url, ODD["not an image"].body)[0] == 415
-        assert ask(url.replace("/predict", "/nothing"), b"")[0] == 404
+def test_ray_serve_answers_the_same(started, onnx_file):
+    url, token, _ = started["ray"]
+    assert_the_same_answers(url, token, onnx_file)
+    assert ask(url, ODD["not an image"].body)[0] == 415
+    assert ask(url.replace("/predict", "/nothing"), b"")[0] == 404
 
 
 def test_what_is_missing_for_torchserve_is_said_in_one_line(monkeypatch, onnx_file):
