@@ -74,6 +74,12 @@ def test_a_run_names_its_pictures_by_content(done):
         assert mark == utils.fingerprint((done.parent / "own" / name).read_bytes())
 
 
+def test_the_best_epoch_is_the_first_of_the_best(done):
+    rows = [line.split(",") for line in (done / "metrics.csv").read_text("utf-8").splitlines()]
+    scores = [float(row[rows[0].index("val_mask_ap")]) for row in rows[1:]]
+    assert utils.load_checkpoint(done / "best.pt")["epoch"] == 1 + scores.index(max(scores))
+
+
 def test_what_trained_is_never_tested_under_whatever_name(again, tmp_path, capsys):
     run, own = again
     trained = min(json.loads((run / "split.json").read_text())["train"].values())

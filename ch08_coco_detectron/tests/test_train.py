@@ -64,8 +64,27 @@ def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
     assert_same_run(tmp_path / "whole", killed)
 
 
-def test_two_processes(scenes, tmp_path):
+WATCHED = f"""
+import sys
+sys.path.insert(0, {str(CHAPTER)!r})
+import torch, torch.distributed as dist, torchvision_engine as engine, train
+validate = engine.validate
+
+def compare(model, *words):
+    mine = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    both = [torch.zeros_like(mine), torch.zeros_like(mine)]
+    dist.all_gather(both, mine)
+    assert torch.equal(*both), "each process has trained a network of its own"
+    return validate(model, *words)
+
+engine.validate = compare
+train.main(sys.argv[1:])
+"""
+
+
+def test_two_processes_train_one_network(scenes, tmp_path):
     run = tmp_path / "run"
+    (tmp_path / "watched.py").write_text(WATCHED)
     torchrun = [
         sys.executable,
         "-m",
@@ -74,7 +93,7 @@ def test_two_processes(scenes, tmp_path):
         "--nproc-per-node",
         "2",
         "--",
-        "train.py",
+        str(tmp_path / "watched.py"),
     ]
     words = [*SMALL, "--epochs", "1", "--data", str(scenes), "--run", str(run)]
     subprocess.run([*torchrun, *words], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
