@@ -86,7 +86,7 @@ def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
 
 
 def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, monkeypatch):
-    """YOLOX in full has an EMA of its weights, mosaics, and a switch near the end; made small here, with two readers."""
+    """YOLOX in full has an EMA of its weights, mosaics, and a switch near the end; made small here, with a reader."""
     config = models.build("yolox", "full", ("balloon", "boat", "car", "house", "tree"), str(scenes), epochs=2)
     models.tiny_yolox(config.model)
     text = config.pretty_text.replace("640", "96")
@@ -101,7 +101,7 @@ def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, mo
         "--device",
         "cpu",
         "--workers",
-        "2",
+        "1",
     ]
     train.main([*base, "--run", str(tmp_path / "whole")])
     finish, seen = plugins.RunFolder.finish, []
@@ -116,7 +116,7 @@ def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         train.main([*base, "--run", str(tmp_path / "stopped")])
     monkeypatch.undo()
-    train.main(["--resume", str(tmp_path / "stopped"), "--device", "cpu", "--workers", "2"])
+    train.main(["--resume", str(tmp_path / "stopped"), "--device", "cpu", "--workers", "1"])
     assert seen == [1] and "ema_state_dict" in utils.load_checkpoint(tmp_path / "whole" / "last.pth")
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
@@ -184,7 +184,7 @@ def test_the_plain_hook_is_what_makes_them_safe(tmp_path):
 
 def test_quick_run_as_a_user_runs_it(scenes, tmp_path, run_script):
     run = tmp_path / "quick"
-    done = run_script("train.py", "--quick", "--data", scenes, "--device", "cpu", "--run", run)
+    done = run_script("train.py", "--quick", "--data", scenes, "--image-size", "64", "--device", "cpu", "--run", run)
     assert done.returncode == 0, done.stderr
     assert "val_mAP50" in done.stdout and f"now: python test.py --run {run}" in done.stdout
     assert done.stderr == "" and len(done.stdout.splitlines()) < 8  # no bars, no logs, no warnings of libraries
