@@ -27,7 +27,7 @@ class Protocol(HttpToolsProtocol):
     """A connection. `for_limits` makes the class that uvicorn is given; the connections of one class share its limits."""
 
     timeout, idle_seconds, most, most_idle = 10.0, 5.0, 1280, 256
-    idle: dict = {}  # noqa: RUF012 (for_limits gives each class its own); connections that send nothing, the longest first
+    idle: dict = {}  # connections that send nothing, the longest first; for_limits gives each class its own
 
     @classmethod
     def for_limits(cls, timeout: float, idle: float, most: int, most_idle: int) -> type["Protocol"]:
