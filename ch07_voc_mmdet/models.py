@@ -20,6 +20,7 @@ build(arch, size, ...) takes mmdet's configuration file for `arch`, puts the dat
 import argparse
 import copy
 import difflib
+import functools
 import warnings
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import operators
 
 operators.provide()  # before mmdet is imported
 
+import mmengine.config.config
 import torch
 import yaml
 from mmdet.registry import MODELS
@@ -441,6 +443,20 @@ def fetch(url: str) -> Path:
 def quiet() -> None:
     """Keeps the libraries' warnings of their own old-fashioned calls from the terminal."""
     warnings.filterwarnings("ignore", module=r"mmengine|mmdet|mmcv|torch\.(functional|utils\.data)")
+
+
+@functools.cache
+def format_each_text_once() -> None:
+    """mmengine lays out the text of a run's configuration anew for each checkpoint and log, which takes up to seconds: here
+    each text is laid out once."""
+    lay_out, known = mmengine.config.config.FormatCode, {}
+
+    def remembered(text: str, **options):
+        if text not in known:
+            known[text] = lay_out(text, **options)
+        return known[text]
+
+    mmengine.config.config.FormatCode = remembered
 
 
 def make_network(config: Config) -> torch.nn.Module:

@@ -128,6 +128,7 @@ def make_runner(config: Config, run: Path, device: torch.device) -> Runner:
     if world() > 1 and device.type == "cpu":  # without this it would look for a GPU for each process
         config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": None}
     models.quiet()
+    models.format_each_text_once()
     with contextlib.redirect_stdout(io.StringIO()):  # its hundreds of lines are for its log file, here and later
         runner = Runner.from_cfg(Config(config.to_dict()))
     for handler in runner.logger.handlers:
