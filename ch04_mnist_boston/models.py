@@ -216,7 +216,8 @@ class Autoencoder(nn.Module):
         h = maps.pop()
         for layer in reversed(self.up):
             mate = maps.pop()
-            h = layer(h, output_size=mate.shape[-2:])  # both 13 and 14 halve to 7: the size of the encoder's map tells which
+            # 13 and 14 both halve to 7: the size of the encoder's map tells which it was
+            h = layer(h, output_size=mate.shape[-2:])
             h = F.relu(h + mate if self.skip else h)
         return self.last(h)
 
