@@ -40,7 +40,7 @@ LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0")
 XDIST = "pytest-xdist==3.8.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
-LESSONS = (ROOT / "LESSONS.md", ROOT / "LESSONS.zh-CN.md")
+LINKED = [ROOT / f"{name}{language}.md" for name in ("LESSONS", "CORRECTIONS") for language in ("", ".zh-CN")]
 SHARED = ("utils.py", "pictures.py", "compare.py")  # copied into the chapters that need them
 nox.options.sessions = ["lint", *CHAPTERS]
 
@@ -234,8 +234,8 @@ ANCHOR = re.compile(r"\[`([^`\]]+)`\]\(([^)#]+\.py)#L(\d+)\)")  # a function's n
 
 @nox.session(venv_backend="none")
 def anchors(session: nox.Session) -> None:
-    """Set the line numbers of the links in LESSONS.md and LESSONS.zh-CN.md."""
-    for page in LESSONS:
+    """Set the line numbers of the links in LESSONS.md, CORRECTIONS.md and their Chinese pages."""
+    for page in LINKED:
         text = page.read_text("utf-8")
         page.write_text(
             ANCHOR.sub(lambda link: f"[`{link[1]}`]({link[2]}#L{line_of(link[1], link[2])})", text), "utf-8"
@@ -243,9 +243,9 @@ def anchors(session: nox.Session) -> None:
 
 
 def wrong_anchors() -> list[str]:
-    """Links of the lessons' pages whose function is not in that file, or not in that line."""
+    """Links of these pages whose function is not in that file, or not in that line."""
     faults = []
-    for page in LESSONS:
+    for page in LINKED:
         for name, path, line in ANCHOR.findall(page.read_text("utf-8")):
             there = line_of(name, path)
             if there != int(line):

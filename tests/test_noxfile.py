@@ -227,7 +227,7 @@ def test_an_environment_that_has_torch_keeps_it(no_gpu, tmp_path):
 def test_links_to_functions_lead_to_their_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(noxfile, "ROOT", tmp_path)
     page = tmp_path / "LESSONS.md"
-    monkeypatch.setattr(noxfile, "LESSONS", [page])
+    monkeypatch.setattr(noxfile, "LINKED", [page])
     noxfile.definitions.cache_clear()
     (tmp_path / "a.py").write_text('"""A page."""\n\nONE = 1\n\n\nclass Net:\n    def forward(self):\n        pass\n')
     page.write_text("[`Net`](a.py#L6) [`Net.forward`](a.py#L2) [`ONE`](a.py#L3) [`gone`](a.py#L1) [`Net`](b.py#L6)\n")

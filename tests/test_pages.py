@@ -54,7 +54,9 @@ def code_words(text: str) -> set[str]:
 
 def links(text: str) -> set[str]:
     found = {target.replace(".zh-CN.md", ".md") for target in re.findall(r"\]\(([^)\s]+)\)", prose(text))}
-    return {target for target in found if not target.split("#")[0].endswith(("README.md", "LESSONS.md"))}
+    return {
+        target for target in found if not target.split("#")[0].endswith(("README.md", "LESSONS.md", "CORRECTIONS.md"))
+    }
 
 
 def numbers(text: str) -> set[str]:
@@ -107,6 +109,13 @@ def test_both_pages_of_lessons_have_the_same_rows_and_links():
     rows = [re.findall(r"^\| (\d+(?:-\d+)?) \|", text, re.M) for text in (english, chinese)]
     assert rows[0] == rows[1] and len(set(rows[0])) == len(rows[0]) > 100
     assert links(english) == links(chinese)
+
+
+def test_both_pages_of_corrections_say_the_same():
+    english, chinese = ((ROOT / name).read_text("utf-8") for name in ("CORRECTIONS.md", "CORRECTIONS.zh-CN.md"))
+    for part in (numbers, tables, links):
+        assert part(english) == part(chinese)
+    assert len(links(english)) > 20
 
 
 def unwanted() -> list[str]:

@@ -38,6 +38,11 @@ def max_pool(x: Tensor, size: int, stride: int | None = None) -> Tensor:
     True
     >>> nn.MaxPool2d((3, 2), stride=(2, 1))(y).shape
     torch.Size([2, 3, 24, 31])
+
+    ceil_mode rounds the output's size up, so that the last window reaches beyond the border:
+
+    >>> [nn.MaxPool2d(3, stride=2, ceil_mode=up)(torch.zeros(1, 1, 6, 6)).shape[2] for up in (False, True)]
+    [2, 3]
     """
     return windows(x, size, stride).max(dim=-1).values  # amax would share the gradient between equal values
 
