@@ -44,16 +44,17 @@ def greedy(model: nn.Module, source: Tensor) -> list[list[int]]:
 def beam_search(model: nn.Module, source: Tensor, beam: int = 5, penalty: float = 1.0) -> tuple[list, list[float]]:
     """(N, S) -> the tokens of N translations, and their log-probabilities.
 
-    Goes on with the `beam` likeliest beginnings of each sentence. What has ended leaves them and is kept apart: the best of
-    it by log-probability / lp(length), lp(n) = ((5 + n) / 6) ** penalty (Wu et al. 2016, "Google's Neural Machine
-    Translation System", equation 14). Without a penalty long ones seldom win. A sentence is over when no beginning can
-    overtake: log-probabilities only fall, so that none can end above log-probability / lp(limit).
+    Each step extends the `beam` likeliest unfinished translations of each sentence. Finished ones are kept apart, and the best
+    one is the answer: that with the highest log-probability / lp(length), lp(n) = ((5 + n) / 6) ** penalty (Wu et al. 2016,
+    "Google's Neural Machine Translation System", equation 14). Without a penalty long ones seldom win. The search of a
+    sentence ends when no unfinished translation can beat the best finished one: a log-probability only falls, so its score
+    is at most log-probability / lp(limit).
     """
     device, answers, numbers = source.device, [([], -torch.inf)] * len(source), torch.arange(len(source))
     state = {name: tensor.repeat_interleave(beam, 0) for name, tensor in model.encode(source).items()}
     out = torch.full((len(source), beam, 1), START, device=device)
     scores = torch.full((len(source), beam), -torch.inf, device=device)
-    scores[:, 0] = 0.0  # one beginning each, so that the first step does not take the same token `beam` times
+    scores[:, 0] = 0.0  # one start each, so that the first step does not take the same token `beam` times
     ended = torch.full((len(source),), -torch.inf, device=device)  # the best rank of what has ended
     most = limit(source)
     for length in range(1, int(most.max()) + 1):
@@ -64,9 +65,8 @@ def beam_search(model: nn.Module, source: Tensor, beam: int = 5, penalty: float 
         n = torch.arange(len(out), device=device)[:, None]
         out = torch.cat([out[n, parent], token[..., None]], 2)  # (N, beam, 1 + length)
         over = most == length
-        may_end = (token == END) | (over & (ended == -torch.inf))[
-            :, None
-        ]  # at the limit what goes on is taken as it is
+        cut = over & (ended == -torch.inf)  # none has ended at the limit: the best is taken as it is
+        may_end = (token == END) | cut[:, None]
         rank, first = (scores / lp(length, penalty)).masked_fill(~may_end, -torch.inf).max(1)
         for i in (rank > ended).nonzero()[:, 0].tolist():
             answers[numbers[i]] = strip(out[i, first[i], 1:].tolist()), scores[i, first[i]].item()
@@ -75,7 +75,7 @@ def beam_search(model: nn.Module, source: Tensor, beam: int = 5, penalty: float 
         going = ((scores.amax(1) / lp(most, penalty) > ended) & ~over).nonzero()[:, 0]
         if len(going) == 0:
             break
-        rows = (parent + beam * n)[going].flatten()  # where the beginnings that go on stood among all
+        rows = (parent + beam * n)[going].flatten()  # the rows of those that go on
         state = {name: tensor[rows] for name, tensor in state.items()}
         out, scores, ended, most = out[going], scores[going], ended[going], most[going]
         numbers = numbers[going.cpu()]
