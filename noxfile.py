@@ -6,6 +6,7 @@
     nox -s ch06 -- --device cuda -k resume  # words after -- go to pytest
     nox -s train -- ch06 --arch mobilenet   # a chapter's train.py in that chapter's environment
     nox -s mutants -- ch06 -k smoothing     # deliberate mistakes, each of which a test must notice
+    nox -s anchors                          # the line numbers of the links in LESSONS.md and CORRECTIONS.md
 
     nox -P 3.12 -s ch06                     # with another Python
 
