@@ -1,6 +1,6 @@
 """Trains an object detector with MMDetection: Pascal VOC, your own folder, or the built-in sample (course 7-5, 7-7 to 7-9).
 
-    python train.py                                            # VOC2007, or the sample where there is no network
+    python train.py                                            # VOC2007, or the sample without internet access
     python train.py --arch fcos --size tiny --data sample      # mAP50 above 0.7 on two CPU cores in under five minutes
     torchrun --nproc-per-node 2 -- train.py --data voc0712     # the same on two processes
 
