@@ -204,7 +204,7 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """The classes of a picture: send the bytes of its file, or a form with several files."""
         kind = request.headers.get("content-type", TAKEN_TYPES[1]).lower()
-        size = int(request.headers.get("content-length", 0))  # the parser let pass digits alone
+        size = int(request.headers.get("content-length", 0))  # the parser has refused anything but digits
         body = Body(self)
         try:
             data = await body.read(request, self.objection(request, kind, size))

@@ -252,8 +252,8 @@ class Pool:
             self.workers.append(worker)
 
     async def replacement(self, model: Model) -> Worker | None:
-        """-> another worker with the same model. That it can be opened is known; if not now, something is short, and it is
-        tried again, for ever; or until others take over with a new model, or all is answered: then None."""
+        """-> another worker with the same model. The model could be opened before, so if it cannot be now, memory or files are
+        short: it is tried again, for ever. None if a new model took over meanwhile, or the pool was closed."""
         pause, longest = PAUSES
         while self.model is model and not self.closed:
             try:
