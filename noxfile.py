@@ -64,7 +64,7 @@ def add_test_session(name: str, chapter: Path) -> None:
             session.run("python", "-m", "pytest", *session.posargs)
         else:  # all of them, half in each of two processes
             session.install(XDIST)
-            session.run("python", "-m", "pytest", "-n", "2", env={"OMP_NUM_THREADS": "1"})
+            session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", env={"OMP_NUM_THREADS": "1"})
 
     tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"
     nox.session(name=name)(tests)
