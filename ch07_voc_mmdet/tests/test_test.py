@@ -49,6 +49,15 @@ def test_figures_are_those_of_the_stored_detections(run, scenes, capsys):
         assert (run / name).stat().st_size > 10_000
 
 
+def test_the_speed_of_a_single_picture_is_a_number(scenes, monkeypatch):
+    """The warm-up takes the same picture once more; what is measured is never empty."""
+    seen = []
+    monkeypatch.setattr(tester, "find", lambda network, pipeline, picture: seen.append(picture))
+    one = list(datasets.load(str(scenes)).annotations("test"))[:1]
+    result = tester.measure_speed(None, None, one, torch.device("cpu"))
+    assert len(seen) == 2 and 0 < result["seconds_a_picture"] < 10 and result["pictures_per_second"] > 0.1
+
+
 def test_exported_weights_score_the_same(run, scenes, tmp_path):
     file = tmp_path / "rtmdet-tiny.safetensors"
     tester.main(["--run", str(run), "--export", str(file), "--device", "cpu"])

@@ -22,7 +22,23 @@ import plugins
 import train
 import utils
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--", "train.py"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+WATCHED = f"""
+import sys
+sys.path.insert(0, {str(CHAPTER)!r})
+import torch, torch.distributed as dist, train, plugins
+finish = plugins.RunFolder.finish
+
+def compare(self, runner, epoch):
+    mine = torch.cat([parameter.detach().flatten() for parameter in runner.model.parameters()])
+    both = [torch.zeros_like(mine), torch.zeros_like(mine)]
+    dist.all_gather(both, mine)
+    assert torch.equal(*both), "each process has trained a network of its own"
+    finish(self, runner, epoch)
+
+plugins.RunFolder.finish = compare
+train.main(sys.argv[1:])
+"""
 
 
 def words(scenes, *more, run=None):
@@ -123,7 +139,8 @@ def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, mo
 
 def test_two_processes_train_as_one_run(scenes, tmp_path):
     """Both take half of the pictures, hold the same weights, and are scored on all of the validation pictures."""
-    command = [*TORCHRUN, *words(scenes, "--epochs", "2", run=tmp_path / "two")]
+    (tmp_path / "watched.py").write_text(WATCHED)
+    command = [*TORCHRUN, str(tmp_path / "watched.py"), *words(scenes, "--epochs", "2", run=tmp_path / "two")]
     done = subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "cpu, 2 processes" in done.stdout and done.stdout.count("epoch   2/2") == 1
