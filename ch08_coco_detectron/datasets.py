@@ -41,6 +41,7 @@ COCO_FILES = {  # archive: MD5, what it makes
     "zips/val2017.zip": ("442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
     "zips/train2017.zip": ("cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
 }
+MIRRORS = "https://opendatalab.com or https://modelscope.cn"
 SPLIT_SEED = 2014  # which pictures --limit takes never depends on --seed, or runs could not be compared
 HELD_OUT = 0.1  # the share of the pictures that validates, or tests, where there is no file for that
 MOST_HELD_OUT = 500  # of COCO's 118,287
@@ -451,6 +452,7 @@ def prepare_coco(folder: Path, parts: tuple) -> None:
             fail(f"{folder / made} is not there; get it with `python datasets.py --data coco` first")
         archive = folder / Path(name).name
         if not archive.exists():
+            say(f"mirrors of COCO in China: search for COCO 2017 on {MIRRORS}; archives go into {folder}")
             utils.download([COCO_URL + name], archive, f"md5:{md5}")
         extract(archive, folder / made, md5)
 

@@ -136,6 +136,9 @@ def prepare(name: str, root: Path) -> Path:
     if archive.exists() and utils.hash_of(archive) != SETS[name]:
         fail(f"{archive}: damaged (not the SHA-256 it should have); move it away to have it downloaded again")
     if not archive.exists():
+        say(
+            f"mirrors in China: search for {name} on https://opendatalab.com or https://modelscope.cn; it goes into {root}"
+        )
         utils.download([f"{mirror}{name}.zip" for mirror in MIRRORS], archive, f"sha256:{SETS[name]}", timeout=TIMEOUT)
     if world() > 1:  # not one process unpacking while the others look for the folder
         fail(f"{archive} is not unpacked yet; run `python datasets.py --data {name}` before torchrun")

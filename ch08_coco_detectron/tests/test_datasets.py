@@ -264,9 +264,10 @@ def serve_coco(server, monkeypatch, scenes):
     monkeypatch.setattr(datasets, "COCO_FILES", files)
 
 
-def test_coco_is_downloaded_whole(server, monkeypatch, scenes, tmp_path):
+def test_coco_is_downloaded_whole(server, monkeypatch, scenes, tmp_path, capsys):
     serve_coco(server, monkeypatch, scenes)
     data = datasets.load("coco", tmp_path, ("train", "val", "test"))
+    assert f"modelscope.cn; archives go into {tmp_path / 'coco'}" in capsys.readouterr().out
     assert sum(len(data.splits[part]) for part in ("train", "val")) == 16 and len(data.splits["test"]) == 4
 
 

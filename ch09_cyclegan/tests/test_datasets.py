@@ -161,7 +161,8 @@ def test_dead_hosts_missing_and_wrong_files_give_the_next_mirror(server, tmp_pat
     monkeypatch.setattr(datasets, "MIRRORS", (dead, f"{server}/none/", f"{server}/wrong/", f"{server}/right/"))
     data = datasets.load("auto", str(tmp_path / "data"), image_size=16)
     assert (data.name, len(data.a), len(data.b)) == ("fruit", 2, 3)
-    assert capsys.readouterr().err.count("  no: ") == 3
+    said = capsys.readouterr()
+    assert said.err.count("  no: ") == 3 and "search for fruit on https://opendatalab.com" in said.out
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["fruit", "fruit.zip", "fruit.zip.damaged"]
     monkeypatch.setattr(datasets, "MIRRORS", ())
     assert (
