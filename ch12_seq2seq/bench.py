@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import datasets
 import models
 import options
-import train
 from losses import cross_entropy, masked_nll
+from prepare import autocast, load_data, make_model, make_optimizer
 from text import PAD
 
 ROUNDS, SHARE = 5, 24  # a round takes a twenty-fourth of the batches
@@ -46,14 +46,13 @@ def seconds_of(work: Callable, device: torch.device) -> float:
 
 def make(args: Namespace, codec: datasets.Codec, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(args.seed)
-    sizes = {name: getattr(args, name) for name in options.SIZES}
-    model = models.build(args.arch, len(codec.source), len(codec.target), **sizes).to(device).train()
-    return model, train.make_optimizer(model, args)
+    model = make_model(args, codec, device).train()
+    return model, make_optimizer(model, args)
 
 
 def step(args: Namespace, model: nn.Module, optimizer, source: Tensor, target: Tensor) -> None:
     """One training step as train.py takes it."""
-    with train.autocast(args, source.device):
+    with autocast(args, source.device):
         logits = model(source, target[:, :-1])
     loss = cross_entropy(logits, target[:, 1:], args.label_smoothing) / (target[:, 1:] != PAD).sum()
     optimizer.zero_grad()
@@ -126,7 +125,7 @@ def transformer_flops(model: models.Transformer, n: int, s: int, t: int) -> int:
 
 
 def run(args: Namespace, device: torch.device) -> None:
-    data, codec = train.load_data(args)
+    data, codec = load_data(args)
     bucketed = datasets.TokenBatches(data.splits["train"], codec, 0, device, args.seed)
     options.fill_in_recipe(args, data.name, bucketed)
     kinds = {"ours": [(s, t) for s, t, _ in bucketed], "course": list(course_batches(bucketed))}

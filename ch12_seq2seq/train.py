@@ -11,7 +11,6 @@ Writes a run folder (runs/ARCH-DATA): args.json, metrics.csv, curves.png, Tensor
 import math
 import time
 from argparse import Namespace
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -27,15 +26,11 @@ import utils
 from datasets import Codec, TokenBatches
 from losses import cross_entropy
 from metrics import bleu, exact
-from options import SIZES, fill_in_recipe, parse, subwords_of
+from options import fill_in_recipe, parse
+from prepare import autocast, load_data, make_model, make_optimizer, sizes_of
 from search import as_text, translate
 from text import PAD
 from utils import fail, rank, say, world
-
-
-def autocast(args: Namespace, device: torch.device):
-    """bfloat16 for the operations that bear it; the weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
 
 
 def free_running(model: nn.Module, source: Tensor, tokens: Tensor) -> Tensor:
@@ -125,36 +120,6 @@ def evaluate(model: nn.Module, batches: TokenBatches, codec: Codec, pairs: list,
     return {"val_loss": loss, "val_perplexity": math.exp(min(loss, 80.0))} | scores
 
 
-def load_data(args: Namespace) -> tuple[datasets.Data, Codec]:
-    """The training pairs that are not too long, as --limit wants them, and the codec counted on them. --quick limits the
-    validation pairs too."""
-    data = datasets.load(args.data, args.data_root, args.chinese, args.script, args.reverse, args.split)
-    train, unused = data.splits["train"], []
-    if args.limit:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(args.seed)).tolist()
-        train, unused = ([train[i] for i in part] for part in (order[: args.limit], order[args.limit :]))
-    if args.quick:
-        data.splits["val"] = data.splits["val"][: args.limit]
-    codec = Codec.of(train, data.rules, args.min_count, args.max_length, subwords_of(args))
-    short = datasets.not_too_long(train, codec, args.max_length)
-    data.left_out[f"longer than {args.max_length} tokens"] = len(train) - len(short)
-    if not short:
-        fail(f"--max-length {args.max_length}: all training pairs are longer")
-    if len(short) < len(train) and args.subwords is None:  # words of long pairs do not count
-        codec = Codec.of(short, data.rules, args.min_count, args.max_length)
-    data.splits["unused"] = unused + list(dict.fromkeys(train).keys() - dict.fromkeys(short).keys())
-    data.splits["train"] = short
-    return data, codec
-
-
-def make_optimizer(model: nn.Module, args: Namespace) -> torch.optim.Optimizer:
-    """AdamW; only matrices decay, not biases, normalisations and embeddings (rare words would fade away)."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim > 1 and "embedding" not in name]
-    rest = [p for name, p in model.named_parameters() if p.ndim <= 1 or "embedding" in name]
-    groups = [{"params": matrices, "weight_decay": args.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, args.lr, betas=(0.9, 0.98), eps=1e-9, fused=True)
-
-
 def restore(saved: dict | None, run: Path, meta: dict, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
     if saved is None:
@@ -241,12 +206,17 @@ def train(args: Namespace, device: torch.device) -> Path:
     fill_in_recipe(args, data.name, batches)
     val = data.splits["val"]
     val_batches = TokenBatches(val, codec, args.batch_size, device)
-    sizes = {name: getattr(args, name) for name in SIZES if getattr(args, name) is not None}
-    meta = {"arch": args.arch, "sizes": sizes, "data": data.name, "reverse": args.reverse, "sha256": data.sha256}
+    meta = {
+        "arch": args.arch,
+        "sizes": sizes_of(args),
+        "data": data.name,
+        "reverse": args.reverse,
+        "sha256": data.sha256,
+    }
     meta |= {"split": args.split} | codec.metadata()
 
     utils.seed_everything(args.seed)
-    model = models.build(args.arch, len(codec.source), len(codec.target), **sizes).to(device)
+    model = make_model(args, codec, device)
     optimizer = make_optimizer(model, args)
     run = utils.open_run(args, f"{args.arch}-{data.name}", datasets.describe_split(data, args.data))
     progress = restore(utils.last_checkpoint(run, args), run, meta, model, optimizer)

@@ -10,6 +10,7 @@ import datasets
 import losses
 import models
 import options
+import prepare
 import sample
 import test as tester
 import train
@@ -95,7 +96,7 @@ def test_teacher_forcing_falls_from_its_first_to_its_second_share():
 
 def test_only_matrices_that_are_no_embeddings_decay():
     model = network()
-    decaying, rest = train.make_optimizer(model, arguments("--weight-decay", "0.5")).param_groups
+    decaying, rest = prepare.make_optimizer(model, arguments("--weight-decay", "0.5")).param_groups
     assert decaying["weight_decay"] == 0.5 and rest["weight_decay"] == 0
     names = {id(p): name for name, p in model.named_parameters()}
     assert {names[id(p)] for p in decaying["params"]} == {
@@ -143,7 +144,7 @@ def test_limit_takes_training_pairs_only_and_few_pairs_are_trained_for_many_step
     path = tmp_path / "mine.tsv"
     path.write_text("".join(f"{a}\t{b}\n" for a, b in sample.make(400)), "utf-8")
     args = options.parse("", ["--data", str(path), "--limit", "10"])
-    data, codec = train.load_data(args)
+    data, codec = prepare.load_data(args)
     everything = datasets.load(str(path))
     assert len(data.splits["train"]) == 10 and data.splits["val"] == everything.splits["val"]
     batches = datasets.TokenBatches(data.splits["train"], codec, 0, CPU, 0)
