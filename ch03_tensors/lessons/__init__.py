@@ -1,11 +1,14 @@
 """The lessons, one module a topic, in the order of the course.
 
     python -m lessons              lists them
-    python -m lessons indexing     plays one: its explanations, its examples, and what the examples print
+    python -m lessons indexing     plays one: its explanations, its functions, its examples, and what the examples print
 
 A lesson module holds TITLE, TITLE_ZH, LESSONS (course number -> the course's own title), small functions whose
-docstrings explain and show them, and perhaps `pictures(folder)`. The first line of a docstring ends with the course
-numbers that it shows, as in "(3-21)".
+docstrings explain and show them, and perhaps FORMULAS (function -> its formula in LaTeX) and `pictures(folder)`.
+
+A function for readers has a docstring whose first line says why one would want it and ends with the course numbers that
+it shows, as in "(3-21)"; the next paragraph says what it does. A function without numbers is a helper: its source is
+shown where it is first needed, and its examples are only tests.
 """
 
 import ast
@@ -15,6 +18,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+FOLDER = Path(__file__).parent
+NAMES = ("TITLE", "TITLE_ZH", "LESSONS", "FORMULAS")  # what a lesson says of itself
 MODULES = (
     "elements",
     "creation",
@@ -77,10 +82,10 @@ def outline(name: str) -> dict:
     >>> found["TITLE"], found["LESSONS"]["3-20"], found["shown"]["3-20"]
     ('Indexing and selecting', 'Pytorch与张量裁剪', ['clamp_between'])
     """
-    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text("utf-8"))
+    tree = ast.parse((FOLDER / f"{name}.py").read_text("utf-8"))
     found = {}
     for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("TITLE", "TITLE_ZH", "LESSONS"):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in NAMES:
             found[node.targets[0].id] = ast.literal_eval(node.value)
     found["shown"] = {number: [] for number in found["LESSONS"]}
     for node in tree.body:

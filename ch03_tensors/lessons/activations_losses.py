@@ -10,15 +10,28 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: F401 (for the examples)
-from torch import Tensor
+from torch import Tensor, nn  # noqa: F401 (for the examples)
 
 TITLE = "Activations and losses"
 TITLE_ZH = "激活函数与损失函数"
 LESSONS = {"3-34": "Pytorch与nn库", "5-7": "激活层-BN层-FC层-损失层"}
+FORMULAS = {
+    "sigmoid": r"\sigma(z) = \frac{1}{1 + e^{-z}}, \quad \sigma'(z) = \sigma(z) (1 - \sigma(z))",
+    "tanh": r"\tanh z = \frac{e^z - e^{-z}}{e^z + e^{-z}}",
+    "relu": r"\mathrm{relu}(z) = \max(0, z)",
+    "log_softmax": r"\log \mathrm{softmax}(z)_k = z_k - \log \sum_j e^{z_j}",
+    "l1_loss": r"L = \frac{1}{N} \sum_i |x_i - y_i|",
+    "mse_loss": r"L = \frac{1}{N} \sum_i (x_i - y_i)^2",
+    "cross_entropy": r"L = -\frac{1}{N} \sum_i \log \mathrm{softmax}(z_i)_{y_i}, \quad "
+    r"\frac{\partial L}{\partial z} = \frac{1}{N} (\mathrm{softmax}(z) - y)",
+    "bce_loss": r"L = -\frac{1}{N} \sum_i \left( t_i \log p_i + (1 - t_i) \log (1 - p_i) \right)",
+}
 
 
 def sigmoid(z: Tensor) -> Tensor:
-    """1 / (1 + e^-z): values in (0, 1), derivative a (1 - a) of at most 0.25. Any shape. (3-34, 5-7)
+    """To turn any number into a probability of yes, or a gate between shut and open. (3-34, 5-7)
+
+    1 / (1 + e^-z): values in (0, 1), derivative a (1 - a) of at most 0.25. Any shape.
 
     Written with e^z for negative z, so that the exponential never overflows.
 
@@ -34,7 +47,9 @@ def sigmoid(z: Tensor) -> Tensor:
 
 
 def tanh(z: Tensor) -> Tensor:
-    """(e^z - e^-z) / (e^z + e^-z) = 2 sigmoid(2z) - 1: values in (-1, 1) around 0, derivative 1 - a^2. (3-34, 5-7)
+    """A hidden value around 0 trains more easily than one that is always positive. (3-34, 5-7)
+
+    (e^z - e^-z) / (e^z + e^-z) = 2 sigmoid(2z) - 1: values in (-1, 1) around 0, derivative 1 - a^2.
 
     >>> z = torch.tensor([-1.0, 0.0, 3.0], requires_grad=True)
     >>> tanh(z).detach(), torch.tanh(z).detach()
@@ -47,7 +62,9 @@ def tanh(z: Tensor) -> Tensor:
 
 
 def relu(z: Tensor) -> Tensor:
-    """max(0, z): derivative 1 for positive z, 0 for negative; at 0 torch takes 0. (3-34, 5-7)
+    """The gradient should pass through many layers without shrinking; and it should be cheap. (3-34, 5-7)
+
+    max(0, z): derivative 1 for positive z, 0 for negative; at 0 torch takes 0.
 
     >>> z = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
     >>> relu(z).detach()
@@ -60,7 +77,9 @@ def relu(z: Tensor) -> Tensor:
 
 
 def leaky_relu(z: Tensor, slope: float = 0.01) -> Tensor:
-    """z or slope * z: a unit whose input is always negative still learns. (3-34, 5-7)
+    """A ReLU whose input is always negative is dead for ever: leave it a small slope. (3-34, 5-7)
+
+    z or slope * z: a unit whose input is always negative still learns.
 
     >>> leaky_relu(torch.tensor([-2.0, 3.0])), F.leaky_relu(torch.tensor([-2.0, 3.0]))
     (tensor([-0.0200,  3.0000]), tensor([-0.0200,  3.0000]))
@@ -69,7 +88,9 @@ def leaky_relu(z: Tensor, slope: float = 0.01) -> Tensor:
 
 
 def hardswish(z: Tensor) -> Tensor:
-    """z * clamp(z + 3, 0, 6) / 6, the cheap swish of MobileNetV3 (Howard et al. 2019). (5-7)
+    """Phones cannot afford an exponential in each activation. (5-7)
+
+    z * clamp(z + 3, 0, 6) / 6, the cheap swish of MobileNetV3 (Howard et al. 2019).
 
     >>> z = torch.tensor([-4.0, -1.0, 4.0])
     >>> hardswish(z), F.hardswish(z)
@@ -79,7 +100,9 @@ def hardswish(z: Tensor) -> Tensor:
 
 
 def log_softmax(z: Tensor) -> Tensor:
-    """z_k - log sum_j e^(z_j), `(N, K) -> (N, K)`; softmax is its exponential. (5-7)
+    """K scores should become K probabilities that sum to 1, without overflow on the way. (5-7)
+
+    z_k - log sum_j e^(z_j), `(N, K) -> (N, K)`; softmax is its exponential.
 
     The notes' outputs 3, 1, -3 as probabilities:
 
@@ -97,7 +120,9 @@ def log_softmax(z: Tensor) -> Tensor:
 
 
 def l1_loss(x: Tensor, y: Tensor) -> Tensor:
-    """The mean of |x - y|: an outlier pulls no harder than any other sample. (3-34, 5-7)
+    """If some targets are wrong, they should not decide the fit. (3-34, 5-7)
+
+    The mean of |x - y|: an outlier pulls no harder than any other sample.
 
     >>> x, y = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 4.0, 0.0])
     >>> l1_loss(x, y), F.l1_loss(x, y)
@@ -107,17 +132,26 @@ def l1_loss(x: Tensor, y: Tensor) -> Tensor:
 
 
 def mse_loss(x: Tensor, y: Tensor) -> Tensor:
-    """The mean of (x - y)^2: an outlier pulls in proportion to its distance. (3-34, 5-7)
+    """Large errors are worse than many small ones: the usual loss of a regression. (3-34, 5-7)
+
+    The mean of (x - y)^2: an outlier pulls in proportion to its distance.
 
     >>> x, y = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1.0, 4.0, 0.0])
     >>> mse_loss(x, y), F.mse_loss(x, y)
     (tensor(13.3333), tensor(13.3333))
+
+    `nn.MSELoss` is the same as a module: made once with its settings, then called. `nn.L1Loss` likewise.
+
+    >>> nn.MSELoss()(x, y), nn.MSELoss(reduction="none")(x, y)
+    (tensor(13.3333), tensor([ 0.,  4., 36.]))
     """
     return (x - y).square().mean()
 
 
 def nll_loss(log_probabilities: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood: minus the log-probability of the right class. `(N, K), (N,) -> ()`. (3-34, 5-7)
+    """How surprised is the model by the right answer? The less, the better. (3-34, 5-7)
+
+    Negative log-likelihood: minus the log-probability of the right class. `(N, K), (N,) -> ()`.
 
     With a weight for each class, the mean is a weighted mean: divided by the weights that were used, not by N.
 
@@ -134,11 +168,19 @@ def nll_loss(log_probabilities: Tensor, labels: Tensor, weight: Tensor | None = 
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """log_softmax, then NLL: the loss for one class out of K, from raw outputs. `(N, K), (N,) -> ()`. (3-34, 5-7)
+    """The loss of nearly every classifier: it takes raw scores, so that nothing overflows. (3-34, 5-7)
+
+    log_softmax, then NLL: the loss for one class out of K, from raw outputs. `(N, K), (N,) -> ()`.
 
     >>> logits, labels = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]]), torch.tensor([1, 2])
     >>> cross_entropy(logits, labels), F.cross_entropy(logits, labels)
     (tensor(0.7531), tensor(0.7531))
+
+    `nn.CrossEntropyLoss` is the same as a module. It takes the raw scores: no softmax before it.
+
+    >>> criterion = nn.CrossEntropyLoss()
+    >>> criterion(logits, labels), criterion(logits.softmax(1), labels)
+    (tensor(0.7531), tensor(0.9479))
 
     An untrained network with K classes starts near log K: 1.0986 for 3, 2.3026 for 10.
 
@@ -156,7 +198,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 
 
 def bce_loss(p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of probabilities: -mean(t log p + (1 - t) log(1 - p)). Same shapes `-> ()`. (3-34, 5-7)
+    """Yes or no, or several labels at once: each output is a question of its own. (3-34, 5-7)
+
+    Binary cross-entropy of probabilities: -mean(t log p + (1 - t) log(1 - p)). Same shapes `-> ()`.
 
     >>> p, t = torch.tensor([0.9, 0.2, 0.5]), torch.tensor([1.0, 0.0, 1.0])
     >>> bce_loss(p, t), F.binary_cross_entropy(p, t)
@@ -173,7 +217,9 @@ def bce_loss(p: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def bce_with_logits(z: Tensor, target: Tensor) -> Tensor:
-    """The same from raw outputs: max(z, 0) - z t + log(1 + e^-|z|), which no z overflows. Same shapes `-> ()`. (5-7)
+    """A probability rounded to 0 or 1 has no logarithm: compute the loss from raw scores. (5-7)
+
+    The same from raw outputs: max(z, 0) - z t + log(1 + e^-|z|), which no z overflows. Same shapes `-> ()`.
 
     >>> z, t = torch.tensor([2.0, -500.0, 0.0]), torch.tensor([1.0, 1.0, 0.0])
     >>> bce_with_logits(z, t), F.binary_cross_entropy_with_logits(z, t)
@@ -185,7 +231,9 @@ def bce_with_logits(z: Tensor, target: Tensor) -> Tensor:
 
 
 def backward_through(depth: int, activation: str) -> float:
-    """Gradient of the input after `depth` layers of one unit, weight 1: saturation (饱和) in one number. (5-7)
+    """Deep networks did not train for decades; this number shows why. (5-7)
+
+    Gradient of the input after `depth` layers of one unit, weight 1: saturation (饱和) in one number.
 
     Sigmoid's derivative is at most 1/4, so that each layer takes away three quarters or more; ReLU takes nothing.
 

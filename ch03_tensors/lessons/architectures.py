@@ -21,7 +21,9 @@ LESSONS = {
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution, BatchNorm, ReLU: the usual order. No bias, for BatchNorm takes the mean away. (5-8)
+    """Nearly all networks for images repeat these three layers: give them a name. (5-8)
+
+    Convolution, BatchNorm, ReLU: the usual order. No bias, for BatchNorm takes the mean away.
 
     >>> conv_bn(3, 8, stride=2)(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 8, 16, 16])
@@ -31,7 +33,9 @@ def conv_bn(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 
 
 
 class LeNet5(nn.Module):
-    """In series (串联): LeNet-5, LeCun et al., 1998. `(N, 1, 32, 32) -> (N, 10)`. (5-8)
+    """The first convolutional network in daily use (it read bank cheques) has all the parts of today's. (5-8)
+
+    In series (串联): LeNet-5, LeCun et al., 1998. `(N, 1, 32, 32) -> (N, 10)`.
 
     Six maps, pooling, sixteen maps, pooling, 120, 84, 10; today's tanh-and-pooling form of it.
 
@@ -59,7 +63,9 @@ class LeNet5(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """With a skip (跳连): the block learns what to add to its input. He et al., 2015. (5-8)
+    """Past some depth more plain layers made networks worse, even in training: skips end that. (5-8)
+
+    With a skip (跳连): the block learns what to add to its input. He et al., 2015.
 
     `(N, C, H, W) -> (N, K, H / stride, W / stride)`.
 
@@ -89,7 +95,9 @@ class ResidualBlock(nn.Module):
 
 
 def mobile_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
-    """MobileNet v1: depthwise 3 x 3, then pointwise 1 x 1. Howard et al., 2017. (5-9)
+    """A phone must do with a small part of a graphics card's power and memory. (5-9)
+
+    MobileNet v1: depthwise 3 x 3, then pointwise 1 x 1. Howard et al., 2017.
 
     `(N, C, H, W) -> (N, K, H / stride, W / stride)`.
 
@@ -104,7 +112,9 @@ def mobile_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Seq
 
 
 class InvertedResidual(nn.Module):
-    """MobileNet v2: narrow, wide, narrow, and no ReLU at the end. Sandler et al., 2018. (5-9)
+    """Light layers lose information in few channels: keep the wide part cheap, the narrow part linear. (5-9)
+
+    MobileNet v2: narrow, wide, narrow, and no ReLU at the end. Sandler et al., 2018.
 
     `(N, C, H, W) -> (N, K, H / stride, W / stride)`. A residual block is wide outside and narrow inside; this one the
     other way round, for its depthwise middle is cheap. A ReLU on few channels would lose what the wide middle found.
@@ -132,7 +142,9 @@ class InvertedResidual(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Many branches (多分支): several kernel sizes side by side. Szegedy et al., 2014. (5-10)
+    """An object may be large or small in the picture: look with several kernels at once. (5-10)
+
+    Many branches (多分支): several kernel sizes side by side. Szegedy et al., 2014.
 
     `(N, C, H, W) -> (N, 4 K, H, W)`. 1 x 1 convolutions make the input thin before the costly kernels.
 
@@ -157,7 +169,9 @@ class InceptionBlock(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel attention: which channels matter? Hu et al., 2018. `(N, C, H, W) -> (N, C, H, W)`. (5-11)
+    """Not every channel matters for every image: let the image decide. (5-11)
+
+    Channel attention: which channels matter? Hu et al., 2018. `(N, C, H, W) -> (N, C, H, W)`.
 
     Squeeze: each channel's mean. Excite: two small layers make a weight between 0 and 1 of it. Scale.
 
@@ -185,7 +199,9 @@ class SqueezeExcitation(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Spatial attention: which places matter? CBAM, Woo et al., 2018. `(N, C, H, W) -> (N, C, H, W)`. (5-11)
+    """The background fills most of a picture: say which places count. (5-11)
+
+    Spatial attention: which places matter? CBAM, Woo et al., 2018. `(N, C, H, W) -> (N, C, H, W)`.
 
     Mean and maximum over the channels, as two images, and a 7 x 7 convolution over them.
 

@@ -18,7 +18,9 @@ LESSONS = {
 
 
 def four_operations(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """Each operation has three spellings that make a new tensor: operator, function, method. (3-7)
+    """Every layer and every loss is made of these four, applied to all elements at once. (3-7)
+
+    Each operation has three spellings that make a new tensor: operator, function, method.
 
     >>> a, b = torch.tensor([[6.0, 8.0]]), torch.tensor([[2.0, 4.0]])
     >>> for name, result in four_operations(a, b).items():
@@ -44,7 +46,9 @@ def four_operations(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 
 
 def matrix_products(a: Tensor, b: Tensor) -> list[Tensor]:
-    """The matrix product: `mm` for two matrices, `matmul` or `@` for any dimensions. `(.., N, K), (.., K, M)`. (3-7)
+    """A fully connected layer, an attention, a rotation: each is one matrix product. (3-7)
+
+    The matrix product: `mm` for two matrices, `matmul` or `@` for any dimensions. `(.., N, K), (.., K, M)`.
 
     >>> matrix_products(torch.ones(2, 1), torch.ones(1, 2))
     [tensor([[1., 1.],
@@ -72,7 +76,9 @@ def matrix_products(a: Tensor, b: Tensor) -> list[Tensor]:
 
 
 def powers_and_logs(a: Tensor) -> dict[str, Tensor]:
-    """Powers, exponential, roots, logarithms. (3-8)
+    """Losses and probabilities live on a logarithmic scale; distances need squares and roots. (3-8)
+
+    Powers, exponential, roots, logarithms.
 
     >>> for name, result in powers_and_logs(torch.tensor([1.0, 2.0, 10.0])).items():
     ...     print(f"{name:<6}", [round(value, 4) for value in result.tolist()])
@@ -108,7 +114,9 @@ def powers_and_logs(a: Tensor) -> dict[str, Tensor]:
 
 
 def running_mean_(mean: Tensor, value: Tensor, momentum: float = 0.1) -> Tensor:
-    """A name that ends in `_` works in place (原地): it changes the tensor it is called on. (3-9)
+    """Large tensors should not be copied to change a few numbers: change them where they lie. (3-9)
+
+    A name that ends in `_` works in place (原地): it changes the tensor it is called on.
 
     Moves `mean` a part of the way to `value`, as batch normalisation does, without a second tensor.
 
@@ -150,7 +158,9 @@ def running_mean_(mean: Tensor, value: Tensor, momentum: float = 0.1) -> Tensor:
 
 
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """Broadcasting (广播): shapes are aligned on the right, and a size of 1 stretches. `(N, K) + (K,) -> (N, K)`. (3-9)
+    """One bias for a whole batch, one mean for a whole image: small tensors meet large ones without a loop. (3-9)
+
+    Broadcasting (广播): shapes are aligned on the right, and a size of 1 stretches. `(N, K) + (K,) -> (N, K)`.
 
     >>> add_bias(torch.zeros(2, 3), torch.tensor([1.0, 2.0, 3.0]))
     tensor([[1., 2., 3.],
@@ -178,7 +188,9 @@ def add_bias(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def rounded(a: Tensor) -> dict[str, Tensor]:
-    """Down, up, nearest, towards zero, what is left, remainder. (3-10)
+    """Pixels, indices and quantised weights are whole numbers, so results must be rounded, and in the right way. (3-10)
+
+    Down, up, nearest, towards zero, what is left, remainder.
 
     >>> for name, result in rounded(torch.tensor([2.4, 2.5, 3.5, -2.7])).items():
     ...     print(f"{name:<6}", [round(value, 2) for value in result.tolist()])

@@ -16,10 +16,16 @@ from torch import Tensor, nn
 TITLE = "Attention and the Transformer"
 TITLE_ZH = "Attention 与 Transformer 结构"
 LESSONS = {"10-5": "Attention结构", "10-6": "Transformer结构"}
+FORMULAS = {
+    "attention": r"\mathrm{softmax}\left( \frac{Q K^T}{\sqrt{D}} \right) V",
+    "positional_encoding": r"p_{t, 2i} = \sin \frac{t}{10000^{2i/D}}, \quad p_{t, 2i+1} = \cos \frac{t}{10000^{2i/D}}",
+}
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Each query takes a weighted mean of the values; the weights say how well it fits each key. (10-5)
+    """A word's meaning depends on a few others, near or far: look at those directly. (10-5)
+
+    Each query takes a weighted mean of the values; the weights say how well it fits each key.
 
     `(.., T, D), (.., S, D), (.., S, E) -> (.., T, E), weights (.., T, S)`. softmax(Q K^T / sqrt(D)) V, Vaswani et al.,
     2017. Without the division the weights of long vectors would all go to one place. `mask` is True where a query may
@@ -51,7 +57,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 
 def causal_mask(length: int) -> Tensor:
-    """A decoder's place may look at itself and back, never ahead. `-> (T, T) bool`. (10-5)
+    """A model that writes must not read the words that it is to write. (10-5)
+
+    A decoder's place may look at itself and back, never ahead. `-> (T, T) bool`.
 
     >>> causal_mask(3)
     tensor([[ True, False, False],
@@ -66,7 +74,9 @@ def causal_mask(length: int) -> Tensor:
 
 
 class AdditiveAttention(nn.Module):
-    """Attention in seq2seq: the decoder's state asks the encoder's states. Bahdanau et al., 2015. (10-5)
+    """One vector is too narrow for a long sentence: look back at all words. (10-5)
+
+    Attention in seq2seq: the decoder's state asks the encoder's states. Bahdanau et al., 2015.
 
     `(N, H), (N, S, H) -> (N, H), weights (N, S)`. Instead of one vector for the whole sentence, the decoder gets a new
     mixture at each word.
@@ -89,7 +99,9 @@ class AdditiveAttention(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Several attentions side by side, each on a part of the channels. `(N, T, D), (N, S, D) -> (N, T, D)`. (10-6)
+    """A word is subject, plural and in a question at once: several looks side by side. (10-6)
+
+    Several attentions side by side, each on a part of the channels. `(N, T, D), (N, S, D) -> (N, T, D)`.
 
     The parameters have torch's names and shapes.
 
@@ -122,7 +134,9 @@ class MultiHeadAttention(nn.Module):
 
 
 def positional_encoding(length: int, width: int) -> Tensor:
-    """Attention does not see the order, so it is added to the input as waves: `-> (T, D)`. Vaswani et al., 2017. (10-6)
+    """`dog bites man` and `man bites dog` have the same words: places must be told. (10-6)
+
+    Attention does not see the order, so it is added to the input as waves: `-> (T, D)`. Vaswani et al., 2017.
 
     sin and cos of position / 10000^(2i / D). Two places k apart have the same inner product wherever they are:
 
@@ -141,7 +155,9 @@ def positional_encoding(length: int, width: int) -> Tensor:
 
 
 class TransformerLayer(nn.Module):
-    """A Transformer encoder layer: attention, then two linear layers, each with skip and LayerNorm. (10-6)
+    """The block from which BERT and today's language models are stacked. (10-6)
+
+    A Transformer encoder layer: attention, then two linear layers, each with skip and LayerNorm.
 
     `(N, T, D) -> (N, T, D)`; Vaswani et al., 2017 (LayerNorm after the sum; without dropout). torch's names.
 
@@ -166,7 +182,9 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerDecoderLayer(nn.Module):
-    """A decoder layer: causal self-attention, attention to the encoder, two linear layers. (10-6)
+    """A translation is written while the source is read: both kinds of attention in one block. (10-6)
+
+    A decoder layer: causal self-attention, attention to the encoder, two linear layers.
 
     `(N, T, D), (N, S, D) -> (N, T, D)`.
 

@@ -13,7 +13,9 @@ LESSONS = {"3-5": "Tensor的属性 张量", "3-6": "Tensor的属性-稀疏的张
 
 
 def attributes(tensor: Tensor) -> dict:
-    """One type (dtype) for all elements, one device where they lie, one layout of how they lie. (3-5)
+    """Two tensors only work together if type, device and shape fit: ask each for them. (3-5)
+
+    One type (dtype) for all elements, one device where they lie, one layout of how they lie.
 
     >>> for name, value in attributes(torch.ones(2, 3)).items():
     ...     print(name, value)
@@ -49,7 +51,9 @@ def attributes(tensor: Tensor) -> dict:
 
 
 def best_device() -> torch.device:
-    """A device is a name; a tensor is made there, or moved there with `.to`. (3-6)
+    """The same program should run on a laptop and on a GPU: name the device in one place. (3-6)
+
+    A device is a name; a tensor is made there, or moved there with `.to`.
 
     >>> cpu = torch.device("cpu")
     >>> torch.tensor([2, 2], dtype=torch.float32, device=cpu)
@@ -67,7 +71,9 @@ def best_device() -> torch.device:
 
 
 def sparse_diagonal(values: Tensor, size: int) -> Tensor:
-    """A sparse (稀疏) COO tensor stores only coordinates and values of what is not zero. (3-6)
+    """A table of users and films, or of words in texts, is nearly all zeros: do not store those. (3-6)
+
+    A sparse (稀疏) COO tensor stores only coordinates and values of what is not zero.
 
     `(K,) values -> (size, size)`, with the values at (0, 0), (1, 1), ...
 
@@ -102,7 +108,9 @@ def sparse_diagonal(values: Tensor, size: int) -> Tensor:
 
 
 def rank_one(column: Tensor, row: Tensor) -> Tensor:
-    """Low rank (低秩) is the other way to be small: m x n numbers made from m + n. `(M,), (N,) -> (M, N)`. (3-5)
+    """A large matrix that follows a simple pattern can be stored and multiplied cheaply. (3-5)
+
+    Low rank (低秩) is the other way to be small: m x n numbers made from m + n. `(M,), (N,) -> (M, N)`.
 
     >>> table = rank_one(torch.arange(1.0, 4), torch.arange(1.0, 5))
     >>> table

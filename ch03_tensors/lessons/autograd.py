@@ -23,10 +23,19 @@ LESSONS = {
     "3-32": "Pytorch与autograd中的几个重要概念-autograd例子",
     "3-33": "Pytorch与autograd中的几个重要概念-function",
 }
+FORMULAS = {
+    "numeric_derivative": r"f'(x) \approx \frac{f(x+h) - f(x-h)}{2h}",
+    "numeric_gradient": r"\nabla f = \left( \frac{\partial f}{\partial x_1}, \ldots, \frac{\partial f}{\partial x_N} \right)",
+    "directional_derivative": r"\frac{\partial f}{\partial v} = \nabla f \cdot \frac{v}{\|v\|}",
+    "descend": r"x \leftarrow x - \eta \, \nabla f(x)",
+    "vector_jacobian": r"v^T J, \quad J_{ij} = \frac{\partial y_i}{\partial x_j}",
+}
 
 
 def numeric_derivative(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-6) -> Tensor:
-    """The derivative (导数): how fast f grows at x, by two nearby values. `() -> ()`. (3-27)
+    """To learn is to ask: if I move this number a little, does the loss rise or fall? (3-27)
+
+    The derivative (导数): how fast f grows at x, by two nearby values. `() -> ()`.
 
     (f(x + h) - f(x - h)) / 2h. In float64, or nothing is left of the difference.
 
@@ -40,7 +49,9 @@ def numeric_derivative(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1
 
 
 def numeric_gradient(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-6) -> Tensor:
-    """A partial derivative (偏导数) moves one coordinate; the gradient (梯度) holds them all. `(N,) -> (N,)`. (3-27)
+    """A model has many parameters; each needs an answer of its own. (3-27)
+
+    A partial derivative (偏导数) moves one coordinate; the gradient (梯度) holds them all. `(N,) -> (N,)`.
 
     f(x, y) = x^2 y has the partial derivatives 2 x y and x^2: at (3, 2) these are 12 and 9.
 
@@ -59,7 +70,9 @@ def numeric_gradient(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-
 
 
 def directional_derivative(f: Callable[[Tensor], Tensor], x: Tensor, direction: Tensor) -> Tensor:
-    """The directional derivative (方向导数): the gradient times the unit vector of the direction. `(N,) -> ()`. (3-27)
+    """A step moves all parameters at once: how fast does the loss change along it? (3-27)
+
+    The directional derivative (方向导数): the gradient times the unit vector of the direction. `(N,) -> ()`.
 
     >>> def f(p):
     ...     return p[0] ** 2 * p[1]
@@ -86,7 +99,9 @@ def directional_derivative(f: Callable[[Tensor], Tensor], x: Tensor, direction: 
 
 
 def descend(f: Callable[[Tensor], Tensor], start: Tensor, lr: float, steps: int) -> Tensor:
-    """Down the gradient to an optimum: x <- x - lr * gradient. `(N,) -> (steps + 1, N)`, the path. (3-28)
+    """If the loss falls that way, go that way, in small steps: so are nearly all networks trained. (3-28)
+
+    Down the gradient to an optimum: x <- x - lr * gradient. `(N,) -> (steps + 1, N)`, the path.
 
     The father-and-son example of gradient descent: son = w * father, one pair (100, 110), w starts at 1, squared
     error, learning rate 0.00001. The error is -10, the gradient 2 * 100 * -10 = -2000, the first step 0.02.
@@ -118,7 +133,9 @@ def descend(f: Callable[[Tensor], Tensor], start: Tensor, lr: float, steps: int)
 
 
 def vector_jacobian(y_of_x: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
-    """`backward(v)` computes v^T J: the Jacobian times a weight for each output. `(N,), (M,) -> (N,)`. (3-29)
+    """A million parameters and one loss: a single pass backwards gives all derivatives. (3-29)
+
+    `backward(v)` computes v^T J: the Jacobian times a weight for each output. `(N,), (M,) -> (N,)`.
 
     Early PyTorch wrapped a tensor in a Variable to differentiate it. The two are one class now; a tensor only needs
     `requires_grad`. `torch.autograd.Variable` now hands back a tensor; `torch.autograd.variable`, in small letters, is
@@ -156,7 +173,9 @@ def vector_jacobian(y_of_x: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) ->
 
 
 def two_layer_gradients(x: Tensor, w1: Tensor, w2: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The chain rule by hand: loss = (w2 relu(w1 x) - target)^2. `(D,), (H, D), (H,), () -> (H, D), (H,)`. (3-30)
+    """Once by hand, and backpropagation is no magic any more. (3-30)
+
+    The chain rule by hand: loss = (w2 relu(w1 x) - target)^2. `(D,), (H, D), (H,), () -> (H, D), (H,)`.
 
     Forwards, keep what the way back needs; backwards, multiply by each local derivative. This is all that
     backpropagation is.
@@ -183,7 +202,9 @@ def two_layer_gradients(x: Tensor, w1: Tensor, w2: Tensor, target: Tensor) -> tu
 
 
 def graph_of(tensor: Tensor) -> str:
-    """Each result keeps `grad_fn`, the node that made it; the chain of nodes down to the leaves is the graph. (3-31)
+    """Why is my gradient None, why does it grow? The graph that autograd recorded shows it. (3-31)
+
+    Each result keeps `grad_fn`, the node that made it; the chain of nodes down to the leaves is the graph.
 
     A leaf (叶子张量) is a tensor that no recorded operation made. Only leaves get `.grad`.
 
@@ -222,7 +243,9 @@ def graph_of(tensor: Tensor) -> str:
 
 
 def second_derivative(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """`torch.autograd.grad` returns gradients, touches no `.grad`; `create_graph`: they can be differentiated. (3-32)
+    """Penalties on gradients, and Newton's method, need the derivative of a derivative. (3-32)
+
+    `torch.autograd.grad` returns gradients, touches no `.grad`; `create_graph`: they can be differentiated.
 
     Double backward: the derivative of the derivative. `(N,) -> (N,), (N,)`.
 
@@ -260,7 +283,9 @@ def second_derivative(f: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor,
 
 
 class Line(torch.autograd.Function):
-    """A function with a backward of its own: y = w x + b, the course's `line`. (3-33)
+    """An operation that autograd does not know, or knows only slowly, can bring its own derivative. (3-33)
+
+    A function with a backward of its own: y = w x + b, the course's `line`.
 
     `forward` saves what `backward` needs in ctx; `backward` takes the gradient of the loss by the output and returns
     one by each input.
@@ -298,7 +323,9 @@ class Line(torch.autograd.Function):
 
 
 class RoundThrough(torch.autograd.Function):
-    """Where a Function is needed: round has derivative 0 everywhere; going back, pretend it is 1. (3-33)
+    """Rounding has no useful derivative, and yet quantised networks must be trained. (3-33)
+
+    Where a Function is needed: round has derivative 0 everywhere; going back, pretend it is 1.
 
     The straight-through estimator (Bengio et al. 2013), with which quantised networks are trained.
 

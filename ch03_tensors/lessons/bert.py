@@ -29,7 +29,9 @@ STORY = (
 
 
 def vocabulary(sentences: tuple[str, ...] = STORY) -> list[str]:
-    """The special tokens, then each word once. (10-7)
+    """A network reads numbers, so each word needs one, and the special signs too. (10-7)
+
+    The special tokens, then each word once.
 
     >>> words = vocabulary()
     >>> len(words), words[:6]
@@ -39,7 +41,9 @@ def vocabulary(sentences: tuple[str, ...] = STORY) -> list[str]:
 
 
 def sentence_pairs(sentences: tuple[str, ...], generator: torch.Generator) -> list[tuple[str, str, int]]:
-    """Next-sentence prediction (NSP): half the pairs follow one another (1), half do not (0). (10-7)
+    """Labels cost money; which sentence follows which is known for free. (10-7)
+
+    Next-sentence prediction (NSP): half the pairs follow one another (1), half do not (0).
 
     >>> for first, second, follows in sentence_pairs(STORY, torch.Generator().manual_seed(3)):
     ...     print(follows, first, "/", second)
@@ -59,7 +63,9 @@ def sentence_pairs(sentences: tuple[str, ...], generator: torch.Generator) -> li
 
 
 def encode_pairs(pairs: list[tuple[str, str, int]], words: list[str]) -> dict[str, Tensor]:
-    """[CLS] first [SEP] second [SEP], padded. N pairs `-> tokens (N, T), segments (N, T), follows (N,)`. (10-7)
+    """Pairs of different lengths must become one table, with a mark for who said what. (10-7)
+
+    [CLS] first [SEP] second [SEP], padded. N pairs `-> tokens (N, T), segments (N, T), follows (N,)`.
 
     Segment 0 is the first sentence, 1 the second.
 
@@ -86,7 +92,9 @@ def encode_pairs(pairs: list[tuple[str, str, int]], words: list[str]) -> dict[st
 
 
 def mask_words(tokens: Tensor, vocabulary_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Masked language model (MLM): 15 % of the words must be guessed. `(N, T) -> inputs, labels (N, T)`. (10-7)
+    """To learn a language from plain text, hide words and guess them. (10-7)
+
+    Masked language model (MLM): 15 % of the words must be guessed. `(N, T) -> inputs, labels (N, T)`.
 
     Of those, 80 % become [MASK], 10 % another word, 10 % stay: real input has no [MASK], and the model must not learn
     to look for it. The label is the true word there and IGNORE everywhere else. Special tokens are never chosen.
@@ -109,7 +117,9 @@ def mask_words(tokens: Tensor, vocabulary_size: int, generator: torch.Generator)
 
 
 class TinyBert(nn.Module):
-    """Embeddings of word, place and segment, a Transformer, and two heads. (10-7)
+    """The whole model is small enough to read at one go. (10-7)
+
+    Embeddings of word, place and segment, a Transformer, and two heads.
 
     `tokens (N, T), segments (N, T) -> word logits (N, T, V), follows logits (N, 2)`. The second head looks at [CLS].
 
@@ -137,7 +147,9 @@ class TinyBert(nn.Module):
 
 
 def pretrain(steps: int, seed: int = 0) -> list[float]:
-    """Both exercises at once: the sum of the two losses, new masks and pairs at each step. (10-7)
+    """Does it learn? Six sentences are enough to see that. (10-7)
+
+    Both exercises at once: the sum of the two losses, new masks and pairs at each step.
 
     Six sentences are learnt by heart, which shows that the exercises can be learnt, and no more than that.
 

@@ -16,10 +16,15 @@ LESSONS = {
     "3-12": "三角函数",
     "3-13": "其他数学函数",
 }
+FORMULAS = {
+    "cosine_similarity": r"\cos(a, b) = \frac{a \cdot b}{\|a\| \, \|b\|}",
+}
 
 
 def comparisons(a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """Comparisons give a bool for each element; only `torch.equal` gives one answer for all. (3-11)
+    """Accuracy, masks and tests all begin with a question to each element. (3-11)
+
+    Comparisons give a bool for each element; only `torch.equal` gives one answer for all.
 
     >>> a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 5.0, 0.0])
     >>> for name, result in comparisons(a, b).items():
@@ -56,7 +61,9 @@ def comparisons(a: Tensor, b: Tensor) -> dict[str, Tensor]:
 
 
 def ranking(scores: Tensor) -> Tensor:
-    """Sort gives values and where they stood; `argsort` of that gives the rank of each. `(N,) -> (N,)`, best 0. (3-11)
+    """Who came first, and which answer did the model find most likely? Both need an order. (3-11)
+
+    Sort gives values and where they stood; `argsort` of that gives the rank of each. `(N,) -> (N,)`, best 0.
 
     >>> ranking(torch.tensor([70.0, 95.0, 80.0]))
     tensor([2, 0, 1])
@@ -80,7 +87,9 @@ def ranking(scores: Tensor) -> Tensor:
 
 
 def top_k_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
-    """The share of rows whose right class is among the k largest. `(N, K), (N,) -> float`. (3-11)
+    """With a thousand classes the right one is often second: count it as found among the best k. (3-11)
+
+    The share of rows whose right class is among the k largest. `(N, K), (N,) -> float`.
 
     >>> logits = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2], [0.3, 0.4, 0.3001]])
     >>> labels = torch.tensor([1, 1, 0])
@@ -110,7 +119,9 @@ def top_k_accuracy(logits: Tensor, labels: Tensor, k: int) -> float:
 
 
 def count_invalid(a: Tensor) -> dict[str, int]:
-    """Is the data finite (有界), infinite (无界), or not a number? Worth asking of every loss. (3-11)
+    """One nan spoils a whole training without a word: look for it in data and in losses. (3-11)
+
+    Is the data finite (有界), infinite (无界), or not a number? Worth asking of every loss.
 
     >>> a = torch.tensor([0.0, 1.0, -1.0])
     >>> a / 0
@@ -132,7 +143,9 @@ def count_invalid(a: Tensor) -> dict[str, int]:
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """The cosine of the angle between two vectors: 1 same direction, 0 right angle. `(.., D), (.., D) -> (..)`. (3-12)
+    """Faces and words are compared by the angle of their vectors, so that length does not count. (3-12)
+
+    The cosine of the angle between two vectors: 1 same direction, 0 right angle. `(.., D), (.., D) -> (..)`.
 
     The course's reason for trigonometry: faces and words are compared by angle, so that length does not count.
 
@@ -155,7 +168,9 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 
 def signed_square(a: Tensor) -> Tensor:
-    """abs, sign, sigmoid, and friends. (3-13)
+    """To work on sizes and put the sign back afterwards (clipping, quantising), take the two apart. (3-13)
+
+    abs, sign, sigmoid, and friends.
 
     >>> a = torch.tensor([-2.0, 0.0, 3.0])
     >>> torch.abs(a), torch.sign(a), torch.neg(a)

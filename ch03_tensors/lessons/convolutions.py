@@ -21,10 +21,17 @@ LESSONS = {
     "5-5": "卷积层(笔记里没有这一讲的标题)",
     "5-7": "激活层-BN层-FC层-损失层",
 }
+FORMULAS = {
+    "slide": r"y_{ij} = \sum_{a,b} k_{ab} \, x_{i+a, j+b}",
+    "output_size": r"\left\lfloor \frac{n + 2p - d(k-1) - 1}{s} \right\rfloor + 1",
+    "receptive_field": r"r = 1 + \sum_l d_l (k_l - 1) \prod_{m < l} s_m",
+}
 
 
 def weights_full_and_local(image: int, hidden: int, window: int) -> tuple[int, int]:
-    """Why convolve: the weights of a full connection, and of one where each unit sees only a window. (5-4)
+    """A full connection to a photograph has more weights than any data can fix. (5-4)
+
+    Why convolve: the weights of a full connection, and of one where each unit sees only a window.
 
     The notes' numbers, a 200 x 200 image and 10,000 hidden units, windows of 4 x 4:
 
@@ -37,7 +44,9 @@ def weights_full_and_local(image: int, hidden: int, window: int) -> tuple[int, i
 
 
 def slide(image: Tensor, kernel: Tensor) -> Tensor:
-    """Lay the kernel on the image, multiply, add up, move on. `(H, W), (h, w) -> (H - h + 1, W - w + 1)`. (5-4)
+    """The same small pattern (an edge, an eye) may be anywhere: look for it everywhere. (5-4)
+
+    Lay the kernel on the image, multiply, add up, move on. `(H, W), (h, w) -> (H - h + 1, W - w + 1)`.
 
     (Mathematics would first turn the kernel round; the networks' convolution, a correlation, does not.)
 
@@ -59,7 +68,9 @@ def slide(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def convolution_matrix(kernel: Tensor, height: int, width: int) -> Tensor:
-    """The matrix C with which a convolution is y = C x, x the image row after row. (5-4)
+    """Seen as a matrix, a convolution's gradient and its transpose are easy to understand. (5-4)
+
+    The matrix C with which a convolution is y = C x, x the image row after row.
 
     `(h, w) -> ((H - h + 1) * (W - w + 1), H * W)`. Each row holds the kernel, at the place of one window, and zeros.
 
@@ -82,7 +93,9 @@ def convolution_matrix(kernel: Tensor, height: int, width: int) -> Tensor:
 
 
 def transposed_convolution(y: Tensor, kernel: Tensor, height: int, width: int) -> Tensor:
-    """The transposed convolution (转置卷积, "deconvolution") is C^T y: from small to large. (5-5)
+    """A decoder, a segmentation and a generator need large images from small ones. (5-5)
+
+    The transposed convolution (转置卷积, "deconvolution") is C^T y: from small to large.
 
     `(H - h + 1, W - w + 1) -> (H, W)`. It is what the backward pass of a convolution does to the gradient, and it
     gives back the shape, not the values: it is no inverse.
@@ -107,7 +120,9 @@ def transposed_convolution(y: Tensor, kernel: Tensor, height: int, width: int) -
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
-    """(n + 2p - d(k - 1) - 1) / s + 1, rounded down; with d = 1 the notes' (n - f + 2p) / s + 1. (5-5)
+    """The error message `size mismatch` is answered by this formula. (5-5)
+
+    (n + 2p - d(k - 1) - 1) / s + 1, rounded down; with d = 1 the notes' (n - f + 2p) / s + 1.
 
     >>> output_size(50, kernel=3, stride=2), output_size(7, 3, padding=1), output_size(32, 3, padding=2, dilation=2)
     (24, 7, 32)
@@ -130,7 +145,9 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilat
 
 
 def receptive_field(layers: list[tuple[int, int, int]]) -> int:
-    """How many input pixels (along a side) one output sees; layers as (kernel, stride, dilation). (5-5)
+    """A unit cannot recognise what it does not see whole: how far does it look? (5-5)
+
+    How many input pixels (along a side) one output sees; layers as (kernel, stride, dilation).
 
     The receptive field (感受野) grows with each layer by d (k - 1) times the product of the strides before it.
 
@@ -165,7 +182,9 @@ def gradient_reach(layers: list[tuple[int, int, int]]) -> int:
 
 
 def grouped_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Grouped convolution (分组卷积): G small convolutions side by side. (5-5)
+    """Half the weights, or a third, and the work on two devices: split the channels. (5-5)
+
+    Grouped convolution (分组卷积): G small convolutions side by side.
 
     `(N, C, H, W), (K, C / G, h, w) -> (N, K, H', W')`. AlexNet's way (2012) onto two graphics cards; it has 1 / G of
     the weights and of the work.
@@ -179,7 +198,9 @@ def grouped_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 
 def separable(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """Depthwise separable (深度可分离): one kernel a channel, then 1 x 1 across channels. (5-5)
+    """A phone cannot afford full convolutions: split one into two cheap ones. (5-5)
+
+    Depthwise separable (深度可分离): one kernel a channel, then 1 x 1 across channels.
 
     `(N, C, H, W) -> (N, K, H, W)`: as many groups as channels, then a mixture. Its cost is 1 / K + 1 / k^2 of the
     ordinary one: for 3 x 3, about a ninth.
@@ -201,7 +222,9 @@ def separable(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential
 
 
 def spread_kernel(kernel: Tensor, dilation: int) -> Tensor:
-    """Dilated convolution (空洞卷积) is one with zeros between the weights: a larger view, no more weights. (5-5)
+    """See further without more weights and without losing resolution: segmentation wants that. (5-5)
+
+    Dilated convolution (空洞卷积) is one with zeros between the weights: a larger view, no more weights.
 
     `(h, w) -> (d (h - 1) + 1, d (w - 1) + 1)`.
 
@@ -221,7 +244,9 @@ def spread_kernel(kernel: Tensor, dilation: int) -> Tensor:
 
 
 class DeformableConv2d(nn.Module):
-    """Deformable convolution (可变形卷积): a small convolution says where each weight looks. Dai et al., 2017. (5-5)
+    """Objects are not square: let each place choose where to look. (5-5)
+
+    Deformable convolution (可变形卷积): a small convolution says where each weight looks. Dai et al., 2017.
 
     `(N, C, H, W) -> (N, K, H, W)`. The offsets (two numbers, y and x in pixels, for each weight and place) start at
     zero, so that it starts as an ordinary convolution.
@@ -250,7 +275,9 @@ class DeformableConv2d(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters (参数量): K_h K_w C_in C_out, and C_out biases, for a convolution. (5-5)
+    """Will it fit on the phone, and is it too large for the data? (5-5)
+
+    Parameters (参数量): K_h K_w C_in C_out, and C_out biases, for a convolution.
 
     >>> count_parameters(nn.Conv2d(3, 8, 5)) == 5 * 5 * 3 * 8 + 8
     True
@@ -275,7 +302,9 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_flops(model: nn.Module, x: Tensor) -> int:
-    """FLOPs (计算量) of a forward pass; a multiplication and an addition are two. Not FLOPS, operations a second. (5-5)
+    """Will it be fast enough? The parameters alone do not say it. (5-5)
+
+    FLOPs (计算量) of a forward pass; a multiplication and an addition are two. Not FLOPS, operations a second.
 
     The notes' formula K_h K_w C_in C_out H_out W_out counts the pairs (multiply-accumulates), so it is half of this.
 
@@ -291,7 +320,9 @@ def count_flops(model: nn.Module, x: Tensor) -> int:
 
 
 def linear_as_convolution(layer: nn.Linear, channels: int, size: int) -> nn.Conv2d:
-    """A full connection (FC 层) after a convolution is a convolution with a kernel as large as the image. (5-7)
+    """A classifier for small images can then be slid over large ones. (5-7)
+
+    A full connection (FC 层) after a convolution is a convolution with a kernel as large as the image.
 
     `(N, C, H, H) -> (N, K, 1, 1)`; and over vectors it is a 1 x 1 convolution. So a classifier can be slid over
     larger images.

@@ -13,7 +13,9 @@ LESSONS = {"3-4": "Tensor创建编程实例"}
 
 
 def from_values(values: list) -> Tensor:
-    """`torch.tensor` copies values and takes the type from them; `torch.Tensor` always makes float32. (3-4)
+    """Small tensors for trying things out, and labels or settings, are typed in by hand. (3-4)
+
+    `torch.tensor` copies values and takes the type from them; `torch.Tensor` always makes float32.
 
     >>> from_values([[1, 2], [3, 4]])
     tensor([[1, 2],
@@ -34,7 +36,9 @@ def from_values(values: list) -> Tensor:
 
 
 def filled(rows: int, columns: int) -> dict[str, Tensor]:
-    """Constants: zeros, ones, one value, the identity; and `_like`, with the shape and type of another. (3-4)
+    """Sums start at zero, masks and biases at zeros or ones, and a transformation at the identity. (3-4)
+
+    Constants: zeros, ones, one value, the identity; and `_like`, with the shape and type of another.
 
     >>> for name, tensor in filled(2, 3).items():
     ...     print(f"{name:<10} {tensor.tolist()}")
@@ -63,7 +67,9 @@ def filled(rows: int, columns: int) -> dict[str, Tensor]:
 
 
 def checkerboard(size: int) -> Tensor:
-    """Sequences: steps (`arange`, end left out) or points (`linspace`, end included); here for a board. (3-4)
+    """Positions, time steps, pixel coordinates and axes of plots are numbers in a row. (3-4)
+
+    Sequences: steps (`arange`, end left out) or points (`linspace`, end included); here for a board.
 
     >>> torch.arange(0, 10, 3)
     tensor([0, 3, 6, 9])
@@ -82,7 +88,9 @@ def checkerboard(size: int) -> Tensor:
 
 
 def random_tensors(seed: int) -> dict[str, Tensor]:
-    """Random values, each kind from the same seed. (3-4)
+    """Weights start at random, data is shuffled and augmented: random tensors are everywhere. (3-4)
+
+    Random values, each kind from the same seed.
 
     `rand` is uniform on [0, 1), `randn` standard normal, `normal` has a mean and a standard deviation for each
     element, `randint` whole numbers below the end, `randperm` an order (to shuffle data), `uniform_` fills in place.

@@ -8,6 +8,8 @@ the model is, an optimizer that changes the parameters, and a metric a human und
 (张量) or functions of tensors.
 """
 
+import sys
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,14 +17,47 @@ from torch import Tensor
 TITLE = "Elements of machine learning, and the tensor"
 TITLE_ZH = "机器学习的基本元素与张量"
 LESSONS = {
+    "2-2": "环境配置",
     "3-1": "机器学习中的分类与回归问题-机器学习基本构成元素",
     "3-2": "Tensor的基本定义",
     "3-3": "Tensor与机器学习的关系",
 }
+FORMULAS = {
+    "fit_regression": r"w = \frac{\sum_i (x_i-\bar x)(y_i-\bar y)}{\sum_i (x_i-\bar x)^2}, \quad b = \bar y - w \bar x",
+}
+
+
+def environment() -> dict[str, object]:
+    """What fails on a new machine mostly fails for its versions: look at them first, and name them in a question. (2-2)
+
+    The versions of Python and torch; the CUDA that this build of torch was made for (None: a build for CPUs); whether a
+    GPU answers. `torch.cuda.is_available()` is False for one of three reasons: no NVIDIA GPU, no driver, or a build for
+    CPUs.
+
+    >>> list(environment())
+    ['python', 'torch', 'built for CUDA', 'GPU answers', 'GPUs']
+    >>> environment()["torch"] == torch.__version__, int(torch.__version__.split(".")[0]) >= 2
+    (True, True)
+
+    A first computation, on the GPU if there is one:
+
+    >>> device = "cuda" if torch.cuda.is_available() else "cpu"
+    >>> torch.ones(2, 2, device=device).sum().item()
+    4.0
+    """
+    return {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "built for CUDA": torch.version.cuda,
+        "GPU answers": torch.cuda.is_available(),
+        "GPUs": torch.cuda.device_count(),
+    }
 
 
 def fit_regression(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Regression (回归): the target is a number. Least squares of y = w x + b, `(N,), (N,) -> (w, b)`. (3-1)
+    """Prices, temperatures and marks are numbers: to predict one, fit a line first. (3-1)
+
+    Regression (回归): the target is a number. Least squares of y = w x + b, `(N,), (N,) -> (w, b)`.
 
     The model is a line, the loss the mean squared error, and for once the best parameters have a formula
     (the normal equations), so that no optimizer is needed.
@@ -39,7 +74,9 @@ def fit_regression(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def fit_classes(x: Tensor, labels: Tensor) -> Tensor:
-    """Classification (分类): the target is one of K classes. The class means, `(N, D), (N,) -> (K, D)`. (3-1)
+    """Is it a cat or a dog? To answer with one of a few names, compare with the mean of each class. (3-1)
+
+    Classification (分类): the target is one of K classes. The class means, `(N, D), (N,) -> (K, D)`.
 
     The simplest classifier that learns: remember the mean of each class, answer with the nearest one.
 
@@ -63,7 +100,9 @@ def fit_classes(x: Tensor, labels: Tensor) -> Tensor:
 
 
 def describe(value) -> str:
-    """A scalar (标量) has 0 dimensions, a vector (向量) 1, a matrix (矩阵) 2; a tensor any number. (3-2)
+    """Most errors in a network are wrong shapes or types, so look at these first. (3-2)
+
+    A scalar (标量) has 0 dimensions, a vector (向量) 1, a matrix (矩阵) 2; a tensor any number.
 
     >>> describe(torch.tensor(3.5))
     'scalar, shape (), 1 elements, torch.float32'
@@ -92,7 +131,9 @@ def describe(value) -> str:
 
 
 def to_tensor(array: np.ndarray, copy: bool = False) -> Tensor:
-    """NumPy and torch: `torch.from_numpy` and `.numpy()` share the memory, `torch.tensor` copies. (3-3)
+    """Data comes from NumPy, OpenCV or pandas; know when torch shares its memory and when it copies. (3-3)
+
+    NumPy and torch: `torch.from_numpy` and `.numpy()` share the memory, `torch.tensor` copies.
 
     >>> array = np.array([1, 2, 3, 4, 5], dtype=np.int32)
     >>> shared = to_tensor(array)

@@ -22,7 +22,9 @@ LESSONS = {"5-1": "计算机视觉基本概念", "5-2": "图像处理常见概�
 
 
 def scene(size: int = 96, seed: int = 0) -> Tensor:
-    """A picture to work on: coloured shapes on a gradient, dark and noisy. `-> (3, size, size) uint8`. (5-1)
+    """To see what an operation does, a picture is needed whose parts are known. (5-1)
+
+    A picture to work on: coloured shapes on a gradient, dark and noisy. `-> (3, size, size) uint8`.
 
     >>> scene().shape, scene().dtype, scene().float().mean().round()
     (torch.Size([3, 96, 96]), torch.uint8, tensor(70.))
@@ -60,7 +62,9 @@ def difference(image: Tensor, opencv_result) -> float:
 
 
 def grey_versions(image: Tensor) -> dict[str, Tensor]:
-    """Five ways from colour to grey (灰度), `(3, H, W) uint8 -> (H, W) uint8` each. (5-1)
+    """Shape often suffices without colour, with a third of the numbers. (5-1)
+
+    Five ways from colour to grey (灰度), `(3, H, W) uint8 -> (H, W) uint8` each.
 
     The weights follow the eye, which sees green best. Whole numbers and shifts are for machines that multiply
     fractions slowly: 77 : 151 : 28 of 256 are the same weights. (The notes write 28 for red and 77 for blue: that is
@@ -90,7 +94,9 @@ def grey_versions(image: Tensor) -> dict[str, Tensor]:
 
 
 def rgb_to_hsv(image: Tensor) -> Tensor:
-    """Hue (色相, degrees 0 to 360), saturation (饱和度, 0 to 1), value (明度, as the input). (5-1)
+    """`red` is hard to say in RGB under changing light; as a hue it is one interval. (5-1)
+
+    Hue (色相, degrees 0 to 360), saturation (饱和度, 0 to 1), value (明度, as the input).
 
     `(3, H, W) -> (3, H, W)`.
 
@@ -114,7 +120,9 @@ def rgb_to_hsv(image: Tensor) -> Tensor:
 
 
 def hsv_to_rgb(image: Tensor) -> Tensor:
-    """The way back, `(3, H, W) -> (3, H, W)`. (5-1)
+    """What was changed in hue or saturation must be shown on a screen again. (5-1)
+
+    The way back, `(3, H, W) -> (3, H, W)`.
 
     >>> image = scene().float() / 255
     >>> torch.allclose(hsv_to_rgb(rgb_to_hsv(image)), image, atol=1e-5)
@@ -135,7 +143,9 @@ def hsv_to_rgb(image: Tensor) -> Tensor:
 
 
 def brightness_contrast(image: Tensor, contrast: float, brightness: float) -> Tensor:
-    """contrast * pixel + brightness (对比度, 亮度), kept between 0 and 255. `uint8 -> uint8`, same shape. (5-2)
+    """Photographs are too dark or too flat, and a network should not mind: vary both. (5-2)
+
+    contrast * pixel + brightness (对比度, 亮度), kept between 0 and 255. `uint8 -> uint8`, same shape.
 
     >>> brightness_contrast(torch.tensor([0, 100, 200], dtype=torch.uint8), contrast=1.5, brightness=10)
     tensor([ 10, 160, 255], dtype=torch.uint8)
@@ -148,7 +158,9 @@ def brightness_contrast(image: Tensor, contrast: float, brightness: float) -> Te
 
 
 def saturate(image: Tensor, factor: float) -> Tensor:
-    """Saturation (饱和度) by way of HSV: 0 is grey, 1 the same image, 2 gaudy. `(3, H, W) in [0, 1]`. (5-2)
+    """Colours fade with the weather and the camera: vary them in training. (5-2)
+
+    Saturation (饱和度) by way of HSV: 0 is grey, 1 the same image, 2 gaudy. `(3, H, W) in [0, 1]`.
 
     >>> image = scene().float() / 255
     >>> grey = saturate(image, 0)
@@ -160,7 +172,9 @@ def saturate(image: Tensor, factor: float) -> Tensor:
 
 
 def correlate(image: Tensor, kernel: Tensor) -> Tensor:
-    """Slides a kernel over an image, with the border mirrored as OpenCV does. `(H, W) or (C, H, W)`, float. (5-2)
+    """Blurring, sharpening, finding edges, and a convolution layer: all slide a kernel over the image. (5-2)
+
+    Slides a kernel over an image, with the border mirrored as OpenCV does. `(H, W) or (C, H, W)`, float.
 
     >>> image = scene().float()[0]
     >>> kernel = torch.arange(9.0).view(3, 3)
@@ -175,7 +189,9 @@ def correlate(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def mean_filter(image: Tensor, size: int) -> Tensor:
-    """Each pixel becomes the mean of its neighbourhood (均值滤波): smooth, and blurred. `(.., H, W)` float. (5-2)
+    """Noise differs from pixel to pixel, the picture does not: average it away. (5-2)
+
+    Each pixel becomes the mean of its neighbourhood (均值滤波): smooth, and blurred. `(.., H, W)` float.
 
     >>> image = scene().float()
     >>> difference(mean_filter(image, 5), cv2.blur(to_cv(image), (5, 5))) < 1e-3
@@ -185,7 +201,9 @@ def mean_filter(image: Tensor, size: int) -> Tensor:
 
 
 def gaussian_filter(image: Tensor, size: int, sigma: float) -> Tensor:
-    """A mean that weighs near pixels more (高斯滤波), sigma in pixels. `(.., H, W)` float. (5-2)
+    """A plain mean leaves boxes in the picture; near pixels should count more. (5-2)
+
+    A mean that weighs near pixels more (高斯滤波), sigma in pixels. `(.., H, W)` float.
 
     >>> image = scene().float()
     >>> difference(gaussian_filter(image, 5, 1.2), cv2.GaussianBlur(to_cv(image), (5, 5), 1.2)) < 1e-3
@@ -198,7 +216,9 @@ def gaussian_filter(image: Tensor, size: int, sigma: float) -> Tensor:
 
 
 def median_filter(image: Tensor, size: int) -> Tensor:
-    """Each pixel becomes the median (中值滤波): single wrong pixels vanish, edges stay. `(C, H, W) -> (C, H, W)`. (5-2)
+    """A few pixels are quite wrong (dust, dead sensors): no average removes them, an order does. (5-2)
+
+    Each pixel becomes the median (中值滤波): single wrong pixels vanish, edges stay. `(C, H, W) -> (C, H, W)`.
 
     The notes' example: a 29 among values near 148 is replaced by one of them.
 
@@ -215,7 +235,9 @@ def median_filter(image: Tensor, size: int) -> Tensor:
 
 
 def edge_kernels(name: str) -> tuple[Tensor, Tensor]:
-    """The two kernels of Roberts (1963), Prewitt (1970) or Sobel (1968). (5-2)
+    """An object ends where brightness changes: measure the change in two directions. (5-2)
+
+    The two kernels of Roberts (1963), Prewitt (1970) or Sobel (1968).
 
     Those of Prewitt and Sobel measure the change from left to right and from top to bottom; those of Roberts, 2 x 2, the
     change along the two diagonals.
@@ -241,7 +263,9 @@ def edge_kernels(name: str) -> tuple[Tensor, Tensor]:
 
 
 def edges(image: Tensor, name: str) -> Tensor:
-    """How steep the image is: the length of the gradient (边缘提取). `(H, W) -> (H, W)` float. (5-2)
+    """Edges carry most of a shape, and stay where the light changes. (5-2)
+
+    How steep the image is: the length of the gradient (边缘提取). `(H, W) -> (H, W)` float.
 
     >>> step = torch.tensor([[0.0, 0, 10, 10]]).repeat(4, 1)
     >>> edges(step, "sobel")[1], edges(step, "prewitt")[1]
@@ -259,7 +283,9 @@ def edges(image: Tensor, name: str) -> Tensor:
 
 
 def sharpen(image: Tensor, amount: float = 1.0) -> Tensor:
-    """Sharpening (锐化): subtract the Laplacian, what a pixel lacks compared with its neighbours. `(.., H, W)`. (5-2)
+    """A soft picture looks clearer if its edges are lifted. (5-2)
+
+    Sharpening (锐化): subtract the Laplacian, what a pixel lacks compared with its neighbours. `(.., H, W)`.
 
     >>> image = scene().float()
     >>> theirs = to_cv(image) - cv2.Laplacian(to_cv(image), cv2.CV_32F)
@@ -271,7 +297,9 @@ def sharpen(image: Tensor, amount: float = 1.0) -> Tensor:
 
 
 def equalise(plane: Tensor) -> Tensor:
-    """Histogram equalisation (直方图均衡化): spreads the levels so that each is as common. `(H, W) uint8`. (5-2)
+    """A dark picture uses few of its 256 levels: spread them. (5-2)
+
+    Histogram equalisation (直方图均衡化): spreads the levels so that each is as common. `(H, W) uint8`.
 
     The new level of a pixel is the share of pixels that are no lighter, times 255.
 
@@ -292,7 +320,9 @@ def equalise(plane: Tensor) -> Tensor:
 
 
 def equalise_colour(image: Tensor) -> Tensor:
-    """Each channel on its own: strong contrast, and the colours change. `(3, H, W) uint8`. (5-2)
+    """What happens if each colour is equalised alone? A warning. (5-2)
+
+    Each channel on its own: strong contrast, and the colours change. `(3, H, W) uint8`.
 
     >>> image = scene()
     >>> theirs = cv2.merge([cv2.equalizeHist(plane.numpy()) for plane in image])
@@ -303,7 +333,9 @@ def equalise_colour(image: Tensor) -> Tensor:
 
 
 def equalise_yuv(image: Tensor) -> Tensor:
-    """Only the brightness Y of YUV, so that the colours stay. `(3, H, W) uint8 -> (3, H, W) uint8`. (5-2)
+    """More contrast, and the same colours: change the brightness only. (5-2)
+
+    Only the brightness Y of YUV, so that the colours stay. `(3, H, W) uint8 -> (3, H, W) uint8`.
 
     In whole numbers, weights as shares of 2^14: a Y that is one level off would be many levels off once it is spread.
 
@@ -326,7 +358,9 @@ def equalise_yuv(image: Tensor) -> Tensor:
 
 
 def dilate(image: Tensor, size: int = 3) -> Tensor:
-    """Dilation (膨胀): the largest value in a square; bright areas grow. `(C, H, W)` float. (5-2)
+    """Broken strokes and small holes in a mask should close. (5-2)
+
+    Dilation (膨胀): the largest value in a square; bright areas grow. `(C, H, W)` float.
 
     >>> image = scene()
     >>> difference(dilate(image.float(), 5), cv2.dilate(to_cv(image), torch.ones(5, 5).byte().numpy()))
@@ -336,7 +370,9 @@ def dilate(image: Tensor, size: int = 3) -> Tensor:
 
 
 def erode(image: Tensor, size: int = 3) -> Tensor:
-    """Erosion (腐蚀): the smallest value; bright areas shrink. `(C, H, W)` float. (5-2)
+    """Specks and thin bridges between objects should go. (5-2)
+
+    Erosion (腐蚀): the smallest value; bright areas shrink. `(C, H, W)` float.
 
     >>> image = scene()
     >>> difference(erode(image.float(), 5), cv2.erode(to_cv(image), torch.ones(5, 5).byte().numpy()))
@@ -346,7 +382,9 @@ def erode(image: Tensor, size: int = 3) -> Tensor:
 
 
 def morphology(image: Tensor, size: int = 3) -> dict[str, Tensor]:
-    """Opening, closing, gradient, top hat, black hat (形态学运算), from the two above. `(C, H, W)` float. (5-2)
+    """Clean a mask without changing its size, or find its border. (5-2)
+
+    Opening, closing, gradient, top hat, black hat (形态学运算), from the two above. `(C, H, W)` float.
 
     >>> image, square = scene(), torch.ones(3, 3).byte().numpy()
     >>> for name, result in morphology(image.float()).items():
@@ -372,7 +410,9 @@ def morphology(image: Tensor, size: int = 3) -> dict[str, Tensor]:
 
 
 def local_binary_pattern(image: Tensor) -> Tensor:
-    """LBP: eight bits, one for each neighbour that is as bright or brighter. `(H, W) -> (H - 2, W - 2)`. (5-3)
+    """Cloth, skin and grass are told apart by texture, under any light. (5-3)
+
+    LBP: eight bits, one for each neighbour that is as bright or brighter. `(H, W) -> (H - 2, W - 2)`.
 
     A texture feature (Ojala et al. 1994) that more or less light does not change:
 
@@ -389,7 +429,9 @@ def local_binary_pattern(image: Tensor) -> Tensor:
 
 
 def orientation_histogram(image: Tensor, bins: int = 9) -> Tensor:
-    """The idea of HOG (Dalal and Triggs 2005): how much edge points which way. `(H, W) -> (bins,)`, sum 1. (5-3)
+    """Before deep learning, people were found in pictures by the directions of edges. (5-3)
+
+    The idea of HOG (Dalal and Triggs 2005): how much edge points which way. `(H, W) -> (bins,)`, sum 1.
 
     A feature a linear classifier can use, where pixels are of no use: it tells lying stripes from standing ones
     wherever they begin. Bin 0 is a horizontal gradient, the middle bin a vertical one.
@@ -409,7 +451,9 @@ def orientation_histogram(image: Tensor, bins: int = 9) -> Tensor:
 
 
 def match(image: Tensor, template: Tensor) -> Tensor:
-    """Matching (匹配) and tracking: the correlation with a template at each place. (5-3)
+    """Where is this small picture in that large one? Tracking asks it in each frame. (5-3)
+
+    Matching (匹配) and tracking: the correlation with a template at each place.
 
     `(H, W), (h, w) -> (H - h + 1, W - w + 1)`. Means taken off and lengths divided out, so that 1 is the same up to
     light and contrast.

@@ -13,7 +13,9 @@ LESSONS = {"3-20": "Pytorch与张量裁剪", "3-21": "Pytorch与张量的索引�
 
 
 def clamp_between(a: Tensor, low: float, high: float) -> Tensor:
-    """Clamping (裁剪) moves values outside an interval to its nearer end. (3-20)
+    """A pixel beyond 255 or an exploding gradient must be brought back into its range. (3-20)
+
+    Clamping (裁剪) moves values outside an interval to its nearer end.
 
     >>> a = torch.tensor([[2.4, 7.6, 0.2], [9.9, 4.8, 1.7]])
     >>> clamp_between(a, 2, 5)
@@ -35,7 +37,9 @@ def clamp_between(a: Tensor, low: float, high: float) -> Tensor:
 
 
 def scale_negative(a: Tensor, slope: float = 0.01) -> Tensor:
-    """`torch.where(condition, a, b)`: from a where the condition holds, from b elsewhere. (3-21)
+    """An `if` for each element, without a loop: ReLU, masks and repairs of bad values are written so. (3-21)
+
+    `torch.where(condition, a, b)`: from a where the condition holds, from b elsewhere.
 
     >>> a = torch.tensor([[0.1, 0.7], [0.6, 0.2]])
     >>> b = torch.tensor([[10.0, 20.0], [30.0, 40.0]])
@@ -49,7 +53,9 @@ def scale_negative(a: Tensor, slope: float = 0.01) -> Tensor:
 
 
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:
-    """`torch.gather` takes one element for each element of `index`. `(N, K), (N,) -> (N,)`. (3-21)
+    """A loss needs from each row the score of the right class: another column in each row. (3-21)
+
+    `torch.gather` takes one element for each element of `index`. `(N, K), (N,) -> (N,)`.
 
     Along dim 0, out[i][j] = a[index[i][j]][j]: the index replaces the row, the column stays.
 
@@ -75,7 +81,9 @@ def gather_rows(table: Tensor, index: Tensor) -> Tensor:
 
 
 def pick_rows(a: Tensor, rows: Tensor) -> Tensor:
-    """`torch.index_select` takes whole rows or columns, in the order asked for. `(N, D), (K,) -> (K, D)`. (3-21)
+    """A shuffled mini-batch, or a few words' vectors out of a large table: whole rows in any order. (3-21)
+
+    `torch.index_select` takes whole rows or columns, in the order asked for. `(N, D), (K,) -> (K, D)`.
 
     >>> a = torch.arange(16).view(4, 4)
     >>> torch.index_select(a, dim=0, index=torch.tensor([0, 3, 2]))
@@ -100,7 +108,9 @@ def pick_rows(a: Tensor, rows: Tensor) -> Tensor:
 
 
 def above(a: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """What is above a threshold, and where: `masked_select` and `nonzero`. `(N, M) -> (K,), (K, 2)`. (3-21)
+    """Which boxes are sure enough, which pixels bright enough, and where are they? (3-21)
+
+    What is above a threshold, and where: `masked_select` and `nonzero`. `(N, M) -> (K,), (K, 2)`.
 
     >>> a = torch.linspace(1, 16, 16).view(4, 4)
     >>> mask = torch.gt(a, 13)
@@ -122,7 +132,9 @@ def above(a: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 
 
 def take_flat(a: Tensor, index: Tensor) -> Tensor:
-    """`torch.take` counts through the tensor as if it were one long row. (3-21)
+    """`argmax` of a whole matrix answers with one number: this turns it back into the element. (3-21)
+
+    `torch.take` counts through the tensor as if it were one long row.
 
     >>> a = torch.linspace(1, 16, 16).view(4, 4)
     >>> torch.take(a, index=torch.tensor([0, 15, 13, 10]))

@@ -12,10 +12,16 @@ from torch import Tensor, nn
 TITLE = "Initialisation and symmetry"
 TITLE_ZH = "初始化网络参数与对称性"
 LESSONS = {"3-34": "Pytorch与nn库"}
+FORMULAS = {
+    "xavier_uniform": r"w \sim U\left(-\sqrt{\frac{6}{n_{in} + n_{out}}}, \sqrt{\frac{6}{n_{in} + n_{out}}}\right)",
+    "he_normal": r"w \sim N\left(0, \frac{2}{n_{in}}\right)",
+}
 
 
 def xavier_uniform(shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-    """Uniform on +-sqrt(6 / (in + out)): variance 2 / (in + out), for tanh. Glorot and Bengio, 2010. (3-34)
+    """A signal should be as large behind a tanh layer as before it, and the gradient too. (3-34)
+
+    Uniform on +-sqrt(6 / (in + out)): variance 2 / (in + out), for tanh. Glorot and Bengio, 2010.
 
     >>> weight = xavier_uniform((300, 500), torch.Generator().manual_seed(0))
     >>> print(f"variance {weight.var():.6f}, wanted {2 / 800:.6f}, torch's {nn.init.xavier_uniform_(weight).var():.4f}")
@@ -26,7 +32,9 @@ def xavier_uniform(shape: tuple[int, int], generator: torch.Generator | None = N
 
 
 def he_normal(shape: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-    """Normal with variance 2 / in, for ReLU, which lets half of the signal through. He et al., 2015. (3-34)
+    """ReLU throws half of the signal away: the first weights must make up for it. (3-34)
+
+    Normal with variance 2 / in, for ReLU, which lets half of the signal through. He et al., 2015.
 
     >>> weight = he_normal((300, 500), torch.Generator().manual_seed(0))
     >>> print(f"variance {weight.var():.4f}, wanted {2 / 500:.4f}, torch's {nn.init.kaiming_normal_(weight).var():.4f}")
@@ -36,7 +44,9 @@ def he_normal(shape: tuple[int, int], generator: torch.Generator | None = None) 
 
 
 def signal_after(depth: int, std: float, width: int = 500, seed: int = 0) -> float:
-    """The standard deviation of a signal after `depth` ReLU layers with weights N(0, std). (3-34)
+    """Twenty layers multiply a small mistake in scale twenty times: look at what is left. (3-34)
+
+    The standard deviation of a signal after `depth` ReLU layers with weights N(0, std).
 
     Too large, it explodes; too small, it dies; sqrt(2 / width) keeps it. (The note's own case is a mean of 0.5 and 500
     inputs: each layer then multiplies by about 250.)
@@ -55,7 +65,9 @@ def signal_after(depth: int, std: float, width: int = 500, seed: int = 0) -> flo
 
 
 def distinct_units(first_weight: Tensor, steps: int = 100) -> int:
-    """How many different hidden units a network has after training from `first_weight`, `(H, D) -> int`. (3-34)
+    """All weights zero sounds neutral; it makes a layer of 100 units worth one. (3-34)
+
+    How many different hidden units a network has after training from `first_weight`, `(H, D) -> int`.
 
     Equal units get equal gradients and stay equal for ever: a layer of 100 is then worth one. That is the symmetry
     (对称性) that random weights break.

@@ -17,6 +17,10 @@ from torch import Tensor, nn
 TITLE = "Language models"
 TITLE_ZH = "NLP 基础概念：语言模型"
 LESSONS = {"10-8": "NLP基础概念介绍"}
+FORMULAS = {
+    "NgramModel": r"P(w \mid c) = \frac{n(c, w) + \alpha}{n(c) + \alpha |V|}",
+    "perplexity": r"\exp\left( -\frac{1}{N} \sum_t \log P(w_t \mid w_{<t}) \right)",
+}
 
 SENTENCE_A = "今天 小明 去 超市 买 了 一盒 牛奶"
 SENTENCE_B = "今天 去 一盒 小明 买 了 超市 牛奶"
@@ -36,7 +40,9 @@ CORPUS = (
 
 
 def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
-    """All n words in a row; n = 1, 2, 3: unigram, bigram, trigram. (10-8)
+    """Before networks, a language was learned by counting neighbours; this is still the baseline. (10-8)
+
+    All n words in a row; n = 1, 2, 3: unigram, bigram, trigram.
 
     >>> ngrams("今天 小明 去 超市".split(), 2)
     [('今天', '小明'), ('小明', '去'), ('去', '超市')]
@@ -47,7 +53,9 @@ def ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
 
 
 class NgramModel:
-    """P(word | the n - 1 words before), by counting. (10-8)
+    """Speech recognition and keyboards must know which word is likely next. (10-8)
+
+    P(word | the n - 1 words before), by counting.
 
     The Markov assumption: words further back do not matter. `smoothing` is added to each count, so that what was never
     seen is improbable and not impossible (Laplace for 1).
@@ -121,7 +129,9 @@ class NgramModel:
 
 
 def perplexity(model: NgramModel, sentence: str) -> float:
-    """exp(-log P / number of words): how many words the model hesitates between, on average. Less is better. (10-8)
+    """Two language models need one number to be compared by. (10-8)
+
+    exp(-log P / number of words): how many words the model hesitates between, on average. Less is better.
 
     >>> for n in (1, 2, 3):
     ...     model = NgramModel(CORPUS, n, smoothing=0.1)
@@ -141,7 +151,9 @@ def perplexity(model: NgramModel, sentence: str) -> float:
 
 
 class NeuralLanguageModel(nn.Module):
-    """A neural bigram model: embed the word, one hidden layer, softmax over the next. `(N,) -> (N, V)`. (10-8)
+    """Counting knows nothing of pairs that it never saw; vectors of words do. (10-8)
+
+    A neural bigram model: embed the word, one hidden layer, softmax over the next. `(N,) -> (N, V)`.
 
     Bengio et al., 2003 (there with more words before). Words used alike get similar vectors, so that it can know
     something of pairs that it never saw. A recurrent one would carry a state instead of one word.
@@ -162,7 +174,9 @@ class NeuralLanguageModel(nn.Module):
 
 
 def train_neural(steps: int, seed: int = 0) -> tuple[NeuralLanguageModel, list[str]]:
-    """Trains on all pairs of the corpus; -> (model, its words). (10-8)
+    """The counts become training data: a pair is an input and its label. (10-8)
+
+    Trains on all pairs of the corpus; -> (model, its words).
 
     >>> len(train_neural(steps=1)[1])
     19
@@ -182,7 +196,9 @@ def train_neural(steps: int, seed: int = 0) -> tuple[NeuralLanguageModel, list[s
 
 
 def neural_perplexity(model: NeuralLanguageModel, words: list[str], sentence: str) -> float:
-    """Perplexity is the exponential of the cross-entropy. (10-8)
+    """The same measure for both kinds of model, so that they can be compared. (10-8)
+
+    Perplexity is the exponential of the cross-entropy.
 
     >>> model, words = train_neural(steps=0)
     >>> abs(neural_perplexity(model, words, SENTENCE_A) - len(words)) < 10  # untrained: about all words
@@ -194,7 +210,9 @@ def neural_perplexity(model: NeuralLanguageModel, words: list[str], sentence: st
 
 
 def tf_idf(sentences: tuple[str, ...]) -> tuple[Tensor, list[str]]:
-    """A sentence as a vector: how often each word stands in it, times how rare the word is. `-> (N, V), words`. (10-8)
+    """To search and sort texts, a text must become a vector; the oldest way is still hard to beat. (10-8)
+
+    A sentence as a vector: how often each word stands in it, times how rare the word is. `-> (N, V), words`.
 
     Before embeddings this was the input of most text classifiers; it knows no order of words.
 

@@ -19,10 +19,19 @@ LESSONS = {
     "3-18": "Pytorch与矩阵分解-PCA",
     "3-19": "Pytorch与矩阵分解-SVD分解-LDA",
 }
+FORMULAS = {
+    "p_norm": r"\|a\|_p = \left( \sum_i |a_i|^p \right)^{1/p}",
+    "solve_by_lu": r"A = P L U",
+    "least_squares_by_qr": r"A = Q R, \quad R x = Q^T b",
+    "pca": r"\frac{1}{N-1} X^T X = V \, \mathrm{diag}(w) \, V^T",
+    "low_rank": r"A = U \, \mathrm{diag}(s) \, V^T \approx \sum_{i=1}^{k} s_i u_i v_i^T",
+}
 
 
 def p_norm(a: Tensor, p: float) -> Tensor:
-    """The norm (范数) of all elements, (sum |a_i|^p)^(1/p); p = 0 counts what is not zero. (3-17)
+    """How large is a vector, an error, a gradient? Weight decay and clipping need one number for it. (3-17)
+
+    The norm (范数) of all elements, (sum |a_i|^p)^(1/p); p = 0 counts what is not zero.
 
     >>> a = torch.tensor([3.0, 0.0, -4.0])
     >>> [round(p_norm(a, p).item(), 4) for p in (0, 1, 2, 3)]
@@ -49,7 +58,9 @@ def p_norm(a: Tensor, p: float) -> Tensor:
 
 
 def solve_by_lu(a: Tensor, b: Tensor) -> Tensor:
-    """LU: A = P L U, with triangular L and U, so that A x = b is two easy substitutions. `(N, N), (N,) -> (N,)`. (3-18)
+    """Many fits end in linear equations; solve them without inverting the matrix. (3-18)
+
+    LU: A = P L U, with triangular L and U, so that A x = b is two easy substitutions. `(N, N), (N,) -> (N,)`.
 
     >>> a, b = torch.tensor([[2.0, 1.0], [4.0, 5.0]]), torch.tensor([4.0, 14.0])
     >>> p, lower, upper = torch.linalg.lu(a)
@@ -73,7 +84,9 @@ def solve_by_lu(a: Tensor, b: Tensor) -> Tensor:
 
 
 def least_squares_by_qr(a: Tensor, b: Tensor) -> Tensor:
-    """QR: A = Q R, Q with orthonormal columns, R triangular; least squares is R x = Q^T b. (3-18)
+    """With more equations than unknowns nothing fits exactly: find what fits best, and stably. (3-18)
+
+    QR: A = Q R, Q with orthonormal columns, R triangular; least squares is R x = Q^T b.
 
     `(M, N), (M,) -> (N,)`.
 
@@ -89,7 +102,9 @@ def least_squares_by_qr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pca(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """PCA by eigenvalues (EVD): the k directions of greatest variance. (3-18)
+    """A hundred columns that say nearly the same can be looked at in two. (3-18)
+
+    PCA by eigenvalues (EVD): the k directions of greatest variance.
 
     `(N, D) -> (k, D) directions, (k,) variances`. A symmetric matrix is V diag(w) V^T (特征值分解). Of the covariance
     matrix, the eigenvectors are the principal components (主成分, Pearson 1901) and the eigenvalues the variances
@@ -121,7 +136,9 @@ def pca(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def low_rank(a: Tensor, rank: int) -> Tensor:
-    """SVD: A = U diag(s) V^T exists for every matrix; its first terms are the best of their rank. (3-19)
+    """Images, ratings and weights can be stored with a fraction of their numbers. (3-19)
+
+    SVD: A = U diag(s) V^T exists for every matrix; its first terms are the best of their rank.
 
     `(M, N) -> (M, N)`. Singular values (奇异值) come in descending order (Eckart and Young 1936 on the best
     approximation).
@@ -144,7 +161,9 @@ def low_rank(a: Tensor, rank: int) -> Tensor:
 
 
 def lda(x: Tensor, labels: Tensor) -> Tensor:
-    """LDA by two SVDs: the directions that set K classes apart best. `(N, D), (N,) -> (D, K - 1)`. (3-19)
+    """If the classes are known, look from the side from which they are furthest apart. (3-19)
+
+    LDA by two SVDs: the directions that set K classes apart best. `(N, D), (N,) -> (D, K - 1)`.
 
     Linear discriminant analysis (线性判别分析, Fisher 1936): first scale the space so that the spread within a class is
     a unit ball, then find the directions along which the class means spread most. PCA sees no labels, LDA does.

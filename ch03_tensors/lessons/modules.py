@@ -16,7 +16,9 @@ LESSONS = {"3-34": "Pytorch与nn库"}
 
 
 class Linear(nn.Module):
-    """The fully connected layer y = x W^T + b, `(.., in) -> (.., out)`, as torch's. (3-34)
+    """Every network contains it; written once by hand, its parameters are no secret. (3-34)
+
+    The fully connected layer y = x W^T + b, `(.., in) -> (.., out)`, as torch's.
 
     A tensor wrapped in `nn.Parameter` and assigned to a Module is found by `parameters()`, and so by an optimizer.
 
@@ -53,7 +55,9 @@ class Linear(nn.Module):
 
 
 class Conv2d(nn.Module):
-    """A convolution by cutting out every window and multiplying, `(N, C, H, W) -> (N, K, H', W')`. (3-34)
+    """To know what a layer stores and what it computes, write it once. (3-34)
+
+    A convolution by cutting out every window and multiplying, `(N, C, H, W) -> (N, K, H', W')`.
 
     `nn.Conv2d` is a Module that owns its weights; `F.conv2d` is the bare function, to which you hand them.
 
@@ -85,7 +89,9 @@ class Conv2d(nn.Module):
 
 
 class Polynomial(nn.Module):
-    """A Module with a ParameterList: y = a_0 + a_1 x + a_2 x^2 + ..., `(N,) -> (N,)`. (3-34)
+    """Parameters in a plain list are never trained, and nothing complains: keep them where they are found. (3-34)
+
+    A Module with a ParameterList: y = a_0 + a_1 x + a_2 x^2 + ..., `(N,) -> (N,)`.
 
     A plain Python list would hide the parameters; ParameterList shows them.
 
@@ -111,7 +117,9 @@ class Polynomial(nn.Module):
 
 
 def two_sequentials() -> tuple[nn.Sequential, nn.Sequential]:
-    """`nn.Sequential` runs its modules in order; with an OrderedDict or add_module they have names. (3-34)
+    """Most networks are a chain of layers: name the chain, and write no forward. (3-34)
+
+    `nn.Sequential` runs its modules in order; with an OrderedDict or add_module they have names.
 
     >>> plain, named = two_sequentials()
     >>> plain(torch.ones(5, 2)).shape, [name for name, _ in named.named_children()]
@@ -126,7 +134,9 @@ def two_sequentials() -> tuple[nn.Sequential, nn.Sequential]:
 
 
 class Tower(nn.Module):
-    """ModuleList for layers to loop over, ModuleDict for layers to choose by name. `(N, D) -> (N, out)`. (3-34)
+    """Networks repeat layers in a loop, and some have several heads to choose from. (3-34)
+
+    ModuleList for layers to loop over, ModuleDict for layers to choose by name. `(N, D) -> (N, out)`.
 
     >>> tower = Tower(width=4, depth=3)
     >>> tower(torch.ones(2, 4), head="age").shape, tower(torch.ones(2, 4), head="sex").shape
@@ -158,7 +168,9 @@ class Tower(nn.Module):
 
 
 def shapes_through(model: nn.Module, x: Tensor) -> list[str]:
-    """A forward hook is called after a module's forward: here it notes each output's shape. (3-34)
+    """What goes on inside a finished network? Look without changing its code. (3-34)
+
+    A forward hook is called after a module's forward: here it notes each output's shape.
 
     >>> shapes_through(two_sequentials()[0], torch.ones(5, 2))
     ['0 Linear -> (5, 4)', '1 ReLU -> (5, 4)', '2 Linear -> (5, 1)']

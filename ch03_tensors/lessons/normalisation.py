@@ -18,10 +18,15 @@ from torch import Tensor, nn
 TITLE = "Normalisation"
 TITLE_ZH = "归一化层"
 LESSONS = {"3-34": "Pytorch与nn库", "5-7": "激活层-BN层-FC层-损失层"}
+FORMULAS = {
+    "normalise": r"\hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}",
+}
 
 
 def normalise(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) over `dims`; the variance divides by the count. (3-34)
+    """Layers learn faster if their inputs stay near mean 0 and variance 1. (3-34)
+
+    (x - mean) / sqrt(variance + eps) over `dims`; the variance divides by the count.
 
     >>> x = torch.tensor([[1.0, 3.0], [10.0, 30.0]])
     >>> normalise(x, (1,)).round(decimals=3)
@@ -37,7 +42,9 @@ def normalise(x: Tensor, dims: tuple[int, ...], eps: float = 1e-5) -> Tensor:
 
 
 class Affine(nn.Module):
-    """Scale and shift of each channel, learned, after a normalisation. `(N, C, ..) -> (N, C, ..)`. (3-34)
+    """A layer may need another scale than 1: let it learn scale and shift back. (3-34)
+
+    Scale and shift of each channel, learned, after a normalisation. `(N, C, ..) -> (N, C, ..)`.
 
     >>> Affine(2)(torch.ones(1, 2, 1)).flatten().tolist()
     [1.0, 1.0]
@@ -54,7 +61,9 @@ class Affine(nn.Module):
 
 
 class BatchNorm(Affine):
-    """Normalises each channel over the batch; `(N, C, ..) -> (N, C, ..)`. Ioffe and Szegedy, 2015. (3-34, 5-7)
+    """Deep networks for images train faster with it, and bear larger learning rates. (3-34, 5-7)
+
+    Normalises each channel over the batch; `(N, C, ..) -> (N, C, ..)`. Ioffe and Szegedy, 2015.
 
     In training it uses the batch's own mean and variance and keeps running ones; in evaluation it uses those, so that
     a sample's result does not depend on its neighbours.
@@ -95,7 +104,9 @@ class BatchNorm(Affine):
 
 
 class LayerNorm(nn.Module):
-    """Normalises each sample over its last dimensions, `(.., *shape) -> (.., *shape)`. Ba et al., 2016. (3-34)
+    """Sentences differ in length and batches may be tiny: normalise each token alone. (3-34)
+
+    Normalises each sample over its last dimensions, `(.., *shape) -> (.., *shape)`. Ba et al., 2016.
 
     Scale and shift have that whole shape, not one number a channel.
 
@@ -126,7 +137,9 @@ class LayerNorm(nn.Module):
 
 
 class InstanceNorm(Affine):
-    """Normalises each channel of each sample, `(N, C, H, W) -> (N, C, H, W)`. Ulyanov et al., 2016. (3-34)
+    """A picture's contrast is its style: take it away, and another style can be put on. (3-34)
+
+    Normalises each channel of each sample, `(N, C, H, W) -> (N, C, H, W)`. Ulyanov et al., 2016.
 
     torch's has no scale and shift unless `affine=True`; this one has.
 
@@ -142,7 +155,9 @@ class InstanceNorm(Affine):
 
 
 class GroupNorm(Affine):
-    """Normalises groups of channels of each sample, `(N, C, H, W) -> (N, C, H, W)`. Wu and He, 2018. (3-34)
+    """Detection and segmentation have two images a batch: too few for BatchNorm's means. (3-34)
+
+    Normalises groups of channels of each sample, `(N, C, H, W) -> (N, C, H, W)`. Wu and He, 2018.
 
     One group is LayerNorm over C, H, W, as many groups as channels is InstanceNorm.
 
@@ -164,7 +179,9 @@ class GroupNorm(Affine):
 
 
 class SwitchableNorm(Affine):
-    """Mixes the statistics of Instance-, Layer- and BatchNorm with learned weights. Luo et al., 2019. (3-34)
+    """Which normalisation suits a layer? Let it learn the mixture. (3-34)
+
+    Mixes the statistics of Instance-, Layer- and BatchNorm with learned weights. Luo et al., 2019.
 
     `(N, C, H, W) -> (N, C, H, W)`. Means and variances have mixtures (softmax) of their own. Layer and batch
     statistics follow from the instances': the variance of a union is the mean of the variances plus the variance of

@@ -16,13 +16,22 @@ from torch import Tensor, nn
 TITLE = "Learning rate, optimizers, batch size, search"
 TITLE_ZH = "学习率、优化器、BatchSize 与调参"
 LESSONS = {"5-12": "学习率", "5-13": "优化器"}
+FORMULAS = {
+    "cosine_schedule": r"\eta_t = \frac{\eta_0}{2} \left( 1 + \cos \frac{\pi t}{T} \right)",
+    "SGD": r"v \leftarrow m v + g, \quad p \leftarrow p - \eta v",
+    "RMSprop": r"s \leftarrow \alpha s + (1-\alpha) g^2, \quad p \leftarrow p - \eta \frac{g}{\sqrt{s} + \epsilon}",
+    "Adam": r"m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad "
+    r"p \leftarrow p - \eta \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}",
+}
 
 
 # ---- 5-12: the learning rate ---------------------------------------------------------------------------------------
 
 
 def steps_to_reach(lr: float, target: float = 1e-3, limit: int = 1000) -> int | None:
-    """Steps of gradient descent on x^2 / 2 from 1 until |x| < target; None: never within the limit. (5-12)
+    """The learning rate decides first: too small never arrives, too large is lost. (5-12)
+
+    Steps of gradient descent on x^2 / 2 from 1 until |x| < target; None: never within the limit.
 
     The slope is x, so that a step multiplies x by 1 - lr: slow if lr is small, oscillating above 1, lost from 2 on.
 
@@ -38,7 +47,9 @@ def steps_to_reach(lr: float, target: float = 1e-3, limit: int = 1000) -> int | 
 
 
 def step_schedule(base_lr: float, epoch: int, step_size: int, gamma: float) -> float:
-    """The learning rate times gamma after every `step_size` epochs, as StepLR. (5-12)
+    """Large steps at first, small ones near the end: the simplest plan. (5-12)
+
+    The learning rate times gamma after every `step_size` epochs, as StepLR.
 
     >>> [round(step_schedule(0.1, epoch, step_size=2, gamma=0.5), 4) for epoch in range(6)]
     [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
@@ -56,7 +67,9 @@ def step_schedule(base_lr: float, epoch: int, step_size: int, gamma: float) -> f
 
 
 def exponential_schedule(base_lr: float, epoch: int, gamma: float) -> float:
-    """StepLR with a step of one epoch, the notes' `StepLR(optimizer, step_size=1, gamma=0.9)`. (5-12)
+    """A little smaller after every epoch, without jumps. (5-12)
+
+    StepLR with a step of one epoch, the notes' `StepLR(optimizer, step_size=1, gamma=0.9)`.
 
     >>> [round(exponential_schedule(0.1, epoch, 0.9), 4) for epoch in range(4)]
     [0.1, 0.09, 0.081, 0.0729]
@@ -65,7 +78,9 @@ def exponential_schedule(base_lr: float, epoch: int, gamma: float) -> float:
 
 
 def cosine_schedule(base_lr: float, epoch: int, epochs: int) -> float:
-    """Half a cosine from base_lr to 0: long near the top, gentle at the end. Loshchilov and Hutter, 2016. (5-12)
+    """One number to choose, the number of epochs, and good results: today's usual plan. (5-12)
+
+    Half a cosine from base_lr to 0: long near the top, gentle at the end. Loshchilov and Hutter, 2016.
 
     >>> [round(cosine_schedule(0.1, epoch, 4), 4) for epoch in range(5)]
     [0.1, 0.0854, 0.05, 0.0146, 0.0]
@@ -77,7 +92,9 @@ def cosine_schedule(base_lr: float, epoch: int, epochs: int) -> float:
 
 
 class Optimizer:
-    """What all optimizers share: the parameters, a learning rate, and what is remembered of each parameter. (5-13)
+    """All optimizers differ in one line only; the rest can be shared. (5-13)
+
+    What all optimizers share: the parameters, a learning rate, and what is remembered of each parameter.
 
     A kind of optimizer says only how a gradient becomes a step: `update(gradient, state) -> same shape`. All of them
     make p <- p - lr * step. `weight_decay` adds d * p to the gradient, which is L2 regularisation.
@@ -120,7 +137,9 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum (动量): v <- m v + g, p <- p - lr v. Polyak, 1964. (5-13)
+    """In a narrow valley plain descent swings from side to side: momentum averages that away. (5-13)
+
+    Gradient descent with momentum (动量): v <- m v + g, p <- p - lr v. Polyak, 1964.
 
     Where gradients agree, v grows up to 1 / (1 - m) times; where they turn about, they cancel. `nesterov` looks one
     step of momentum ahead.
@@ -145,7 +164,9 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """A step size for each parameter: lr over the running root mean square of its gradient. Hinton, 2012. (5-13)
+    """Some parameters have huge gradients and some tiny ones: give each its own step. (5-13)
+
+    A step size for each parameter: lr over the running root mean square of its gradient. Hinton, 2012.
 
     >>> path = down_the_ravine(lambda parameters: RMSprop(parameters, lr=0.05), steps=20)
     >>> reference = down_the_ravine(lambda parameters: torch.optim.RMSprop(parameters, lr=0.05), steps=20)
@@ -165,7 +186,9 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Momentum and RMSprop together, each corrected for its start at zero. Kingma and Ba, 2015. (5-13)
+    """A good first choice that works with its default settings on most problems. (5-13)
+
+    Momentum and RMSprop together, each corrected for its start at zero. Kingma and Ba, 2015.
 
     m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
     With t = 1 the correction makes the first step lr * sign(g), whatever the gradient's size.
@@ -195,7 +218,9 @@ class Adam(Optimizer):
 
 
 def ravine(p: Tensor) -> Tensor:
-    """A long valley, 20 times as steep across as along: what plain gradient descent is bad at. `(2,) -> ()`. (5-13)
+    """Real losses are steep one way and flat another; this is the smallest such valley. (5-13)
+
+    A long valley, 20 times as steep across as along: what plain gradient descent is bad at. `(2,) -> ()`.
 
     >>> ravine(torch.tensor([1.0, 1.0]))
     tensor(10.5000)
@@ -204,7 +229,9 @@ def ravine(p: Tensor) -> Tensor:
 
 
 def down_the_ravine(make_optimizer, steps: int, start: tuple[float, float] = (-4.0, 1.0)) -> Tensor:
-    """The path of an optimizer down the ravine, `-> (steps + 1, 2)` float64. (5-13)
+    """To compare optimizers, watch them walk down the same valley. (5-13)
+
+    The path of an optimizer down the ravine, `-> (steps + 1, 2)` float64.
 
     Each with a learning rate chosen by hand for this valley, so that this is no ranking.
 
@@ -232,7 +259,9 @@ def down_the_ravine(make_optimizer, steps: int, start: tuple[float, float] = (-4
 
 
 def fit_in_batches(batch_size: int, epochs: int, lr: float, seed: int = 0) -> list[float]:
-    """Batch, stochastic and mini-batch descent: y = 2 x + 1 + noise, 256 points; the loss of each update. (5-13)
+    """All data for one step is slow, one sample is noisy: what lies between? (5-13)
+
+    Batch, stochastic and mini-batch descent: y = 2 x + 1 + noise, 256 points; the loss of each update.
 
     All 256 at once go straight down; one at a time (stochastic, 随机) makes 256 updates in an epoch, each on the chance
     of one point; a mini-batch (小批量) lies between. The loss of a batch rises now and then because the next batch is
@@ -259,7 +288,9 @@ def fit_in_batches(batch_size: int, epochs: int, lr: float, seed: int = 0) -> li
 
 
 def batch_size_study(sizes: list[int], epochs: int = 5) -> dict[int, float]:
-    """The loss over the last epoch for several batch sizes, at the same learning rate. (5-13)
+    """A batch twice as large is no free gift: see what it costs. (5-13)
+
+    The loss over the last epoch for several batch sizes, at the same learning rate.
 
     In the same number of epochs a large batch makes few updates and does not arrive; a batch of 1 arrives, and then
     jumps about the optimum (0.25 is the noise nobody can fit). A larger batch wants a larger learning rate.
@@ -277,7 +308,9 @@ def batch_size_study(sizes: list[int], epochs: int = 5) -> dict[int, float]:
 
 
 def log_uniform(low: float, high: float, count: int, seed: int) -> list[float]:
-    """Random numbers that are as often between 0.001 and 0.01 as between 0.01 and 0.1. (5-12)
+    """Is 0.001 or 0.01 better? Such settings are searched in powers of ten. (5-12)
+
+    Random numbers that are as often between 0.001 and 0.01 as between 0.01 and 0.1.
 
     A learning rate is tried on a logarithmic axis (非线性轴调参). On a plain axis nine of ten tries between 0.0001
     and 1 would lie above 0.1:
@@ -294,7 +327,9 @@ def log_uniform(low: float, high: float, count: int, seed: int) -> list[float]:
 
 
 def grid_and_random(tries_per_axis: int, seed: int) -> tuple[float, float]:
-    """Grid against random search (网格调参, 随机调参), the same number of tries; the best loss of each. (5-12)
+    """You can afford nine trials: how should they be placed? (5-12)
+
+    Grid against random search (网格调参, 随机调参), the same number of tries; the best loss of each.
 
     Two settings, of which only the learning rate matters much. A grid of 3 x 3 tries three learning rates, three times
     each; nine random points try nine (Bergstra and Bengio, 2012).

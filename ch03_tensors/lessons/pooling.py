@@ -16,7 +16,9 @@ LESSONS = {"5-6": "pooling层"}
 
 
 def windows(x: Tensor, size: int, stride: int | None = None) -> Tensor:
-    """All windows, `(N, C, H, W) -> (N, C, H', W', size * size)`. (5-6)
+    """All kinds of pooling start from the same cut into windows. (5-6)
+
+    All windows, `(N, C, H, W) -> (N, C, H', W', size * size)`.
 
     >>> windows(torch.arange(16.0).view(1, 1, 4, 4), 2)[0, 0, 0]
     tensor([[0., 1., 4., 5.],
@@ -27,7 +29,9 @@ def windows(x: Tensor, size: int, stride: int | None = None) -> Tensor:
 
 
 def max_pool(x: Tensor, size: int, stride: int | None = None) -> Tensor:
-    """The largest value of each window: is the feature there at all? `(N, C, H, W) -> (N, C, H', W')`. (5-6)
+    """A cat moved by a pixel is still a cat: ask whether a feature is near, not where exactly. (5-6)
+
+    The largest value of each window: is the feature there at all? `(N, C, H, W) -> (N, C, H', W')`.
 
     >>> x = torch.tensor([[1.0, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]]).view(1, 1, 4, 4)
     >>> max_pool(x, 2)[0, 0]
@@ -48,7 +52,9 @@ def max_pool(x: Tensor, size: int, stride: int | None = None) -> Tensor:
 
 
 def average_pool(x: Tensor, size: int, stride: int | None = None) -> Tensor:
-    """The mean of each window. `(N, C, H, W) -> (N, C, H', W')`. (5-6)
+    """The end of a classifier needs one number a channel, for images of any size. (5-6)
+
+    The mean of each window. `(N, C, H, W) -> (N, C, H', W')`.
 
     >>> x = torch.tensor([[1.0, 1, 2, 4], [5, 6, 7, 8], [3, 2, 1, 0], [1, 2, 3, 4]]).view(1, 1, 4, 4)
     >>> average_pool(x, 2)[0, 0], F.avg_pool2d(x, 2)[0, 0]
@@ -65,7 +71,9 @@ def average_pool(x: Tensor, size: int, stride: int | None = None) -> Tensor:
 
 
 def stochastic_pool(x: Tensor, size: int, generator: torch.Generator | None = None, training: bool = True) -> Tensor:
-    """Draws one value of each window, a large one more likely. Zeiler and Fergus, 2013. (5-6)
+    """The maximum always trains the same units: a draw trains the others too. (5-6)
+
+    Draws one value of each window, a large one more likely. Zeiler and Fergus, 2013.
 
     `(N, C, H, W) -> (N, C, H', W')`, x not negative. The probability of a value is its share of the window's sum (so
     it stands after a ReLU). In evaluation it gives the mean with these probabilities.
@@ -87,7 +95,9 @@ def stochastic_pool(x: Tensor, size: int, generator: torch.Generator | None = No
 
 
 def mixed_pool(x: Tensor, size: int, mixture: float | Tensor) -> Tensor:
-    """mixture * max + (1 - mixture) * mean; the mixture drawn or learned. Yu et al., 2014. `(N, C, H, W)`. (5-6)
+    """Maximum or mean? Let the network find out. (5-6)
+
+    mixture * max + (1 - mixture) * mean; the mixture drawn or learned. Yu et al., 2014. `(N, C, H, W)`.
 
     >>> x = torch.tensor([[0.0, 1.0], [3.0, 0.0]]).view(1, 1, 2, 2)
     >>> [mixed_pool(x, 2, mixture).item() for mixture in (0.0, 0.5, 1.0)]
@@ -104,7 +114,9 @@ def mixed_pool(x: Tensor, size: int, mixture: float | Tensor) -> Tensor:
 
 
 def power_pool(x: Tensor, size: int, p: float) -> Tensor:
-    """Lp pooling: (sum x^p)^(1/p); p = 1 is the sum, and for p to infinity it becomes the maximum. (5-6)
+    """Sum, length and maximum are one family, with one number to turn. (5-6)
+
+    Lp pooling: (sum x^p)^(1/p); p = 1 is the sum, and for p to infinity it becomes the maximum.
 
     `(N, C, H, W) -> (N, C, H', W')`.
 
@@ -118,7 +130,9 @@ def power_pool(x: Tensor, size: int, p: float) -> Tensor:
 
 
 def upsample_nearest(x: Tensor, factor: int) -> Tensor:
-    """The way back up (上采样): repeat each value. `(N, C, H, W) -> (N, C, fH, fW)`. (5-6)
+    """A segmentation must answer for each pixel: grow the small map again. (5-6)
+
+    The way back up (上采样): repeat each value. `(N, C, H, W) -> (N, C, fH, fW)`.
 
     >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(1, 1, 2, 2)
     >>> upsample_nearest(x, 2)[0, 0]

@@ -18,10 +18,17 @@ LESSONS = {
     "10-3": "Bi-RNN网络",
     "10-4": "LSTM网络基础",
 }
+FORMULAS = {
+    "RNNCell": r"h_t = \tanh(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh})",
+    "LSTMCell": r"c_t = f \odot c_{t-1} + i \odot g, \quad h_t = o \odot \tanh(c_t)",
+    "GRUCell": r"h_t = z \odot h_{t-1} + (1 - z) \odot n",
+}
 
 
 def embed(tokens: Tensor, table: Tensor) -> Tensor:
-    """Words become vectors: row number `token` of a table that is learned. `(T, N), (V, D) -> (T, N, D)`. (10-1)
+    """A network computes with vectors, a sentence has words: look each one up. (10-1)
+
+    Words become vectors: row number `token` of a table that is learned. `(T, N), (V, D) -> (T, N, D)`.
 
     It is the product of one-hot vectors with the table, without the zeros.
 
@@ -36,7 +43,9 @@ def embed(tokens: Tensor, table: Tensor) -> Tensor:
 
 
 def remember_first(x: Tensor, keep: float) -> Tensor:
-    """The smallest recurrence: h_t = keep * h_(t-1) + x_t, one number of memory. `(T,) -> (T,)`. (10-1)
+    """To read a sentence of any length, carry a memory along; see how it fades. (10-1)
+
+    The smallest recurrence: h_t = keep * h_(t-1) + x_t, one number of memory. `(T,) -> (T,)`.
 
     The same weights at every step, so that a sequence may have any length; the state carries what came before.
 
@@ -61,7 +70,9 @@ def remember_first(x: Tensor, keep: float) -> Tensor:
 
 
 class RNNCell(nn.RNNCellBase):
-    """One step of the simple RNN: h' = tanh(W_ih x + b_ih + W_hh h + b_hh). Elman, 1990. (10-2)
+    """The simplest network that reads word after word. (10-2)
+
+    One step of the simple RNN: h' = tanh(W_ih x + b_ih + W_hh h + b_hh). Elman, 1990.
 
     `(N, D), (N, H) -> (N, H)`. U of the notes is W_ih here, W is W_hh. The base class only makes the parameters, with
     torch's names for them.
@@ -82,7 +93,9 @@ class RNNCell(nn.RNNCellBase):
 
 
 def unroll(cell: nn.Module, x: Tensor, state):
-    """Runs a cell along a sequence, `(T, N, D) -> (T, N, H), last state`. (10-2)
+    """How does a gradient get back to the first word? Lay the loop out flat. (10-2)
+
+    Runs a cell along a sequence, `(T, N, D) -> (T, N, H), last state`.
 
     Unrolled in time (展开) it is a feed-forward network with T layers that share their weights; autograd goes back
     through all of them: backpropagation through time.
@@ -101,7 +114,9 @@ def unroll(cell: nn.Module, x: Tensor, state):
 
 
 def cell_of(layer: nn.RNNBase, suffix: str = "_l0") -> nn.Module:
-    """The hand-written cell with the weights of one layer of nn.RNN, nn.LSTM or nn.GRU. (10-2)
+    """A cell written by hand is right if it equals torch's with the same weights. (10-2)
+
+    The hand-written cell with the weights of one layer of nn.RNN, nn.LSTM or nn.GRU.
 
     >>> type(cell_of(nn.GRU(3, 4))).__name__, type(cell_of(nn.LSTM(3, 4, bidirectional=True), "_l0_reverse")).__name__
     ('GRUCell', 'LSTMCell')
@@ -113,7 +128,9 @@ def cell_of(layer: nn.RNNBase, suffix: str = "_l0") -> nn.Module:
 
 
 def bidirectional(layer: nn.RNNBase, x: Tensor, state) -> Tensor:
-    """Two cells, one from each end; their outputs side by side. Schuster and Paliwal, 1997. (10-3)
+    """Whether `bank` has to do with money may be said three words later: read from both ends. (10-3)
+
+    Two cells, one from each end; their outputs side by side. Schuster and Paliwal, 1997.
 
     `(T, N, D) -> (T, N, 2 H)`. So each place knows what follows as well as what came before: for labels, not for
     predicting the next word.
@@ -129,7 +146,9 @@ def bidirectional(layer: nn.RNNBase, x: Tensor, state) -> Tensor:
 
 
 class LSTMCell(nn.RNNCellBase):
-    """One step of the LSTM, with three gates and a memory. Hochreiter and Schmidhuber, 1997. (10-4)
+    """A simple RNN forgets soon: give it a memory that gates protect. (10-4)
+
+    One step of the LSTM, with three gates and a memory. Hochreiter and Schmidhuber, 1997.
 
     `(N, D), ((N, H), (N, H)) -> ((N, H), (N, H))`. The forget gate (遗忘门) says what of the memory c stays, the input
     gate (输入门) what of the candidate enters, the output gate (输出门) what is shown as h. (The forget gate is from
@@ -163,7 +182,9 @@ class LSTMCell(nn.RNNCellBase):
 
 
 class GRUCell(nn.RNNCellBase):
-    """One step of the GRU: two gates, and no memory besides h. Cho et al., 2014. `(N, D), (N, H) -> (N, H)`. (10-4)
+    """Nearly as good as an LSTM with a quarter fewer weights. (10-4)
+
+    One step of the GRU: two gates, and no memory besides h. Cho et al., 2014. `(N, D), (N, H) -> (N, H)`.
 
     >>> cell, reference = GRUCell(3, 4), nn.GRUCell(3, 4)
     >>> cell.load_state_dict(reference.state_dict())
@@ -187,7 +208,9 @@ class GRUCell(nn.RNNCellBase):
 
 
 def gradient_over_time(kind: str, length: int, seed: int = 0) -> float:
-    """How much of the last output's gradient reaches the first input. (10-4)
+    """Is it true that an LSTM remembers longer? Measure it. (10-4)
+
+    How much of the last output's gradient reaches the first input.
 
     In an untrained simple RNN it fades at each step; an LSTM whose forget gate starts open keeps more of it.
 

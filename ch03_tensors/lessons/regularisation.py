@@ -12,10 +12,16 @@ from torch import Tensor, nn
 TITLE = "Regularisation"
 TITLE_ZH = "正则化与 Dropout"
 LESSONS = {"5-7": "激活层-BN层-FC层-损失层", "5-14": "卷积神经网添加正则化"}
+FORMULAS = {
+    "l1_penalty": r"\lambda \sum_i |p_i|",
+    "l2_penalty": r"\frac{\lambda}{2} \sum_i p_i^2",
+}
 
 
 def l1_penalty(parameters: Iterable[Tensor], strength: float) -> Tensor:
-    """strength * the sum of |p|: as steep near zero as far off, so that it pulls on to zero. `-> ()`. (5-14)
+    """A model that uses five of a hundred columns can be explained. (5-14)
+
+    strength * the sum of |p|: as steep near zero as far off, so that it pulls on to zero. `-> ()`.
 
     >>> w = torch.tensor([0.5, -2.0], requires_grad=True)
     >>> l1_penalty([w], 0.1).backward()
@@ -26,7 +32,9 @@ def l1_penalty(parameters: Iterable[Tensor], strength: float) -> Tensor:
 
 
 def l2_penalty(parameters: Iterable[Tensor], strength: float) -> Tensor:
-    """strength / 2 * the sum of p^2: its slope is strength * p, which pulls large weights most. `-> ()`. (5-14)
+    """Huge weights fit the noise; a price on their size keeps the model smooth. (5-14)
+
+    strength / 2 * the sum of p^2: its slope is strength * p, which pulls large weights most. `-> ()`.
 
     For plain SGD that is the optimizer's `weight_decay`:
 
@@ -42,7 +50,9 @@ def l2_penalty(parameters: Iterable[Tensor], strength: float) -> Tensor:
 
 
 def fit_many_features(penalty: str, strength: float) -> Tensor:
-    """A regression with 20 features of which 3 count, 40 samples; the weights found. `-> (20,)`. (5-14)
+    """See on one example what the two penalties do to useless features. (5-14)
+
+    A regression with 20 features of which 3 count, 40 samples; the weights found. `-> (20,)`.
 
     L1 sets most of the idle weights to zero (sparse, 稀疏: it selects features), L2 only makes them small. For an exact
     zero, the step of L1 is a shrinkage (soft threshold, the proximal gradient), not a slope that jumps over zero.
@@ -72,7 +82,9 @@ def fit_many_features(penalty: str, strength: float) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Sets each value to 0 with probability p in training. Srivastava et al., 2014. Same shape. (5-7, 5-14)
+    """Units that rely on one another fail together on new data. (5-7, 5-14)
+
+    Sets each value to 0 with probability p in training. Srivastava et al., 2014. Same shape.
 
     What stays is divided by 1 - p, so that the expected value is the same, and in evaluation nothing is done. Usual
     after full connections, with p from 0.3 to 0.5.
@@ -107,7 +119,9 @@ class Dropout(nn.Module):
 
 
 def polynomial_errors(degree: int, strength: float) -> tuple[float, float]:
-    """Underfitting and overfitting: errors (root mean square) on 10 training and 200 new points of a sine. (5-14)
+    """A perfect score on the training data may be the worst model: see it once in numbers. (5-14)
+
+    Underfitting and overfitting: errors (root mean square) on 10 training and 200 new points of a sine.
 
     A line is too stiff, degree 9 goes through every noisy point and errs between them; the L2 penalty tames it. The new
     points carry no noise: there the error is the distance from the sine itself, so that it can be smaller than the error

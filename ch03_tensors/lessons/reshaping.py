@@ -8,7 +8,7 @@ import math  # noqa: F401 (for the examples)
 
 import torch
 import torch.nn.functional as F  # noqa: F401 (for the examples)
-from torch import Tensor
+from torch import Tensor, nn  # noqa: F401 (for the examples)
 
 TITLE = "Joining, slicing, reshaping, padding, Fourier transform"
 TITLE_ZH = "组合与拼接、切片、变形、填充与傅里叶变换"
@@ -18,10 +18,15 @@ LESSONS = {
     "3-24": "Pytorch与张量变形",
     "3-25": "Pytorch与张量填充&傅里叶变换",
 }
+FORMULAS = {
+    "low_pass": r"X_k = \sum_{n=0}^{N-1} x_n \, e^{-2 \pi i k n / N}",
+}
 
 
 def batch_of(samples: list[Tensor]) -> Tensor:
-    """`stack` makes a new dimension, `cat` lengthens one that is there. N x `(D,) -> (N, D)`. (3-22)
+    """Single samples become a batch, and the branches of a network become one tensor again. (3-22)
+
+    `stack` makes a new dimension, `cat` lengthens one that is there. N x `(D,) -> (N, D)`.
 
     >>> a, b = torch.zeros(2, 3), torch.ones(2, 3)
     >>> torch.cat((a, b), dim=0)
@@ -46,7 +51,9 @@ def batch_of(samples: list[Tensor]) -> Tensor:
 
 
 def minibatches(data: Tensor, size: int) -> list[Tensor]:
-    """`split` cuts pieces of a given size, `chunk` a given number of pieces. `(N, ..) -> (size, ..), ...`. (3-23)
+    """A data set is too large for one step, and several attention heads share one tensor: cut it. (3-23)
+
+    `split` cuts pieces of a given size, `chunk` a given number of pieces. `(N, ..) -> (size, ..), ...`.
 
     >>> a = torch.arange(20).view(10, 2)
     >>> [tuple(piece.shape) for piece in torch.chunk(a, 2, dim=0)], [tuple(p.shape) for p in torch.chunk(a, 2, dim=1)]
@@ -65,7 +72,9 @@ def minibatches(data: Tensor, size: int) -> list[Tensor]:
 
 
 def to_channels_first(images: Tensor) -> Tensor:
-    """Images as OpenCV has them to images as torch wants them, `(N, H, W, C) -> (N, C, H, W)`. (3-24)
+    """OpenCV and torch put colour in different places, and a wrong repair scrambles the image silently. (3-24)
+
+    Images as OpenCV has them to images as torch wants them, `(N, H, W, C) -> (N, C, H, W)`.
 
     `reshape` reads the elements in the same order into another shape; `transpose` and `permute` change the order of
     the dimensions. To reshape where one should permute gives the right shape and a scrambled image.
@@ -107,7 +116,9 @@ def to_channels_first(images: Tensor) -> Tensor:
 
 
 def drop_and_add_dimensions(a: Tensor) -> dict[str, tuple[int, ...]]:
-    """`squeeze` drops dimensions of size 1, `unsqueeze` adds one, `unbind` makes a tuple along one. (3-24)
+    """A layer wants a batch and gets one image, a loss wants (N,) and gets (N, 1): add or drop a dimension. (3-24)
+
+    `squeeze` drops dimensions of size 1, `unsqueeze` adds one, `unbind` makes a tuple along one.
 
     >>> a = torch.arange(6).view(1, 2, 3)
     >>> drop_and_add_dimensions(a)
@@ -127,7 +138,9 @@ def drop_and_add_dimensions(a: Tensor) -> dict[str, tuple[int, ...]]:
 
 
 def eight_views(image: Tensor) -> Tensor:
-    """The eight turned and mirrored copies of a square image, `(H, H) -> (8, H, H)`. (3-24)
+    """A leaf or a satellite image means the same turned or mirrored: eight training images for one. (3-24)
+
+    The eight turned and mirrored copies of a square image, `(H, H) -> (8, H, H)`.
 
     >>> a = torch.tensor([[1, 2], [3, 4]])
     >>> torch.flip(a, dims=[1]), torch.flip(a, dims=[0, 1])
@@ -150,7 +163,9 @@ def eight_views(image: Tensor) -> Tensor:
 
 
 def pad_to(sequences: list[list[int]], padding: int = 0) -> Tensor:
-    """Sequences of different lengths as one matrix, `N lists -> (N, longest)`. (3-25)
+    """Sentences have different lengths, and a convolution eats the border: fill up before you go on. (3-25)
+
+    Sequences of different lengths as one matrix, `N lists -> (N, longest)`.
 
     >>> torch.full((2, 3), 10)
     tensor([[10, 10, 10],
@@ -168,6 +183,14 @@ def pad_to(sequences: list[list[int]], padding: int = 0) -> Tensor:
     tensor([[[9., 1., 2., 3., 9., 9.]]])
     >>> F.pad(image, (1, 2), mode="replicate"), F.pad(image, (1, 2), mode="reflect")
     (tensor([[[1., 1., 2., 3., 3., 3.]]]), tensor([[[2., 1., 2., 3., 2., 1.]]]))
+
+    As a layer of a network it is `nn.ReflectionPad2d`, here one pixel on all four sides (`(N, C, H, W)` only):
+
+    >>> nn.ReflectionPad2d(1)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    tensor([[[[4., 3., 4., 3.],
+              [2., 1., 2., 1.],
+              [4., 3., 4., 3.],
+              [2., 1., 2., 1.]]]])
     """
     table = torch.full((len(sequences), max(map(len, sequences))), padding)
     for row, sequence in zip(table, sequences, strict=True):
@@ -176,7 +199,9 @@ def pad_to(sequences: list[list[int]], padding: int = 0) -> Tensor:
 
 
 def low_pass(signal: Tensor, keep: int) -> Tensor:
-    """The Fourier transform (傅里叶变换) writes a signal as a sum of waves; here only the slowest `keep` stay. (3-25)
+    """Noise is fast and the signal slow: in frequencies the two can be told apart. (3-25)
+
+    The Fourier transform (傅里叶变换) writes a signal as a sum of waves; here only the slowest `keep` stay.
 
     `(N,) -> (N,)`. A wave of 2 turns and a weaker one of 20 turns, over 64 points, are two peaks in the spectrum:
 

@@ -17,10 +17,19 @@ LESSONS = {
     "3-15": "Pytorch与分布函数",
     "3-16": "Pytorch与随机抽样",
 }
+FORMULAS = {
+    "standardise": r"z = \frac{x - \bar x}{s}",
+    "normal_density": r"p(x) = \frac{1}{\sigma \sqrt{2 \pi}} \, e^{-\frac{(x-\mu)^2}{2 \sigma^2}}",
+    "kl_normal": r"D(p \,\|\, q) = \log \frac{\sigma_q}{\sigma_p} "
+    r"+ \frac{\sigma_p^2 + (\mu_p - \mu_q)^2}{2 \sigma_q^2} - \frac{1}{2}",
+    "score_function_gradient": r"\nabla_\mu E[f(x)] = E[f(x) \, \nabla_\mu \log p(x)]",
+}
 
 
 def standardise(x: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 in each column, `(N, D) -> (N, D)`. (3-14)
+    """Columns in centimetres and in euros train badly together: bring them to one scale. (3-14)
+
+    Mean 0 and standard deviation 1 in each column, `(N, D) -> (N, D)`.
 
     >>> a = torch.tensor([[1.0, 8.0], [3.0, 4.0]])
     >>> torch.mean(a), torch.sum(a), torch.prod(a)
@@ -57,7 +66,9 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def histogram(values: Tensor, bins: int) -> Tensor:
-    """Counts in equal bins from the least to the greatest value, `(N,) -> (bins,)`. (3-14)
+    """A mean hides much; counts in bins show outliers, gaps and a second peak. (3-14)
+
+    Counts in equal bins from the least to the greatest value, `(N,) -> (bins,)`.
 
     >>> values = torch.tensor([0.0, 1.0, 1.5, 2.0, 6.0])
     >>> histogram(values, bins=3)
@@ -78,7 +89,9 @@ def histogram(values: Tensor, bins: int) -> Tensor:
 
 
 def normal_density(x: Tensor, mean: float, std: float) -> Tensor:
-    """The normal distribution (正态分布): density at x, `(N,) -> (N,)`. (3-15)
+    """Noise, first weights and many losses are described by a distribution: know its formula. (3-15)
+
+    The normal distribution (正态分布): density at x, `(N,) -> (N,)`.
 
     >>> x = torch.tensor([-1.0, 0.0, 1.0])
     >>> normal_density(x, mean=0.0, std=1.0)
@@ -97,7 +110,9 @@ def normal_density(x: Tensor, mean: float, std: float) -> Tensor:
 
 
 def kl_normal(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
-    """KL divergence (KL 散度) of two normal distributions: what it costs to take q for p. (3-15)
+    """How far is what a model believes from what is true? A number for that is a loss to train with. (3-15)
+
+    KL divergence (KL 散度) of two normal distributions: what it costs to take q for p.
 
     KL(p || q) = log(s_q / s_p) + (s_p^2 + (m_p - m_q)^2) / (2 s_q^2) - 1/2, in nats (Kullback and Leibler, 1951).
 
@@ -114,7 +129,9 @@ def kl_normal(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> T
 
 
 def score_function_gradient(mean: float, samples: int, seed: int) -> Tensor:
-    """d/dm of E[x^2], x ~ N(m, 1), by the score function: the mean of x^2 * d/dm log p(x). (3-15)
+    """A reward cannot be differentiated, and a choice neither; yet both can be learned from. (3-15)
+
+    d/dm of E[x^2], x ~ N(m, 1), by the score function: the mean of x^2 * d/dm log p(x).
 
     The score-function estimator (得分函数, Williams 1992, "REINFORCE") needs no derivative of what is averaged: it also
     works for rewards and for discrete choices. The truth is 2m; `(samples,)` single estimates come back.
@@ -138,7 +155,9 @@ def score_function_gradient(mean: float, samples: int, seed: int) -> Tensor:
 
 
 def pathwise_gradient(mean: float, samples: int, seed: int) -> Tensor:
-    """The same derivative by the pathwise estimator: write x = m + noise and differentiate through it. (3-15)
+    """Where the average can be differentiated, the gradient of a random sample has far less noise. (3-15)
+
+    The same derivative by the pathwise estimator: write x = m + noise and differentiate through it.
 
     The pathwise derivative (Kingma and Welling 2014, "reparametrisation") uses the derivative of x^2, and is far less
     noisy with the same samples. `rsample` of a distribution does it.
@@ -156,7 +175,9 @@ def pathwise_gradient(mean: float, samples: int, seed: int) -> Tensor:
 
 
 def sample_twice(seed: int | None) -> tuple[Tensor, Tensor]:
-    """The seed (随机种子) fixes the whole sequence of random numbers that follows. (3-16)
+    """A result that nobody can repeat is worth little: fix the random numbers. (3-16)
+
+    The seed (随机种子) fixes the whole sequence of random numbers that follows.
 
     >>> first, second = sample_twice(seed=1)
     >>> torch.equal(first, second)

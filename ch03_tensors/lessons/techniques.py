@@ -18,7 +18,9 @@ LESSONS = {"3-26": "Pytorch简单编程技巧"}
 
 
 def save_and_load(value: dict) -> dict:
-    """`torch.save` writes tensors, numbers, strings, lists and dicts; `weights_only` loads nothing else. (3-26)
+    """A training that cannot be saved is lost with the first power cut. (3-26)
+
+    `torch.save` writes tensors, numbers, strings, lists and dicts; `weights_only` loads nothing else.
 
     >>> loaded = save_and_load({"weight": torch.ones(2), "epoch": 3})
     >>> loaded
@@ -49,7 +51,9 @@ def save_and_load(value: dict) -> dict:
 
 
 def flip_image(image: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
-    """An OpenCV image upside down, flipped by torch on any device, `(H, W, 3) uint8 -> (H, W, 3) uint8`. (3-26)
+    """Images come from OpenCV and go back to it; on the way they may visit a GPU. (3-26)
+
+    An OpenCV image upside down, flipped by torch on any device, `(H, W, 3) uint8 -> (H, W, 3) uint8`.
 
     OpenCV's images are NumPy arrays, blue first. `.numpy()` works only on the CPU: a result from a GPU must first
     come back with `.cpu()`.
@@ -73,7 +77,9 @@ def flip_image(image: np.ndarray, device: str | torch.device = "cpu") -> np.ndar
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads an image file as OpenCV does, `-> (H, W, 3) uint8, BGR`; a clear error if there is none. (3-26)
+    """A file that cannot be read should say so at once, and with its name. (3-26)
+
+    Reads an image file as OpenCV does, `-> (H, W, 3) uint8, BGR`; a clear error if there is none.
 
     `cv2.imread` answers None for a file that it cannot read, and the error comes much later. A file name with
     Chinese characters works on every system if Python reads the bytes and OpenCV only decodes them.
@@ -96,7 +102,9 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def to_network_input(image: np.ndarray) -> Tensor:
-    """OpenCV image to network input, `(H, W, 3) uint8 BGR -> (1, 3, H, W) float32 RGB in [0, 1]`. (3-26)
+    """Wrong channel order or scale is no error, only a bad result: put both right in one place. (3-26)
+
+    OpenCV image to network input, `(H, W, 3) uint8 BGR -> (1, 3, H, W) float32 RGB in [0, 1]`.
 
     >>> blue = np.zeros((2, 2, 3), np.uint8)
     >>> blue[..., 0] = 255

@@ -24,7 +24,9 @@ LESSONS = {
 
 
 class VisdomPlot:
-    """Curves in a browser, drawn by a Visdom server while a training runs. (3-35)
+    """A training of hours should be watched from a browser while it runs. (3-35)
+
+    Curves in a browser, drawn by a Visdom server while a training runs.
 
     In one terminal `python visdom_server.py`, in another `python train.py --visdom`; then open
     http://127.0.0.1:8097 in a browser. Install it with the two commands in requirements-visdom.txt.
@@ -66,7 +68,9 @@ class VisdomPlot:
 
 
 def write_scalars(folder: str | Path, steps: int) -> None:
-    """Writes two curves, a = i and b = i^2, as TensorBoard events. (3-36)
+    """Curves of many runs should be kept and compared later. (3-36)
+
+    Writes two curves, a = i and b = i^2, as TensorBoard events.
 
     tensorboardX writes, `tensorboard --logdir FOLDER` shows it in a browser; TensorFlow is not needed.
 
@@ -83,7 +87,9 @@ def write_scalars(folder: str | Path, steps: int) -> None:
 
 
 def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """Reads the curves of an events file back: name -> [(step, value), ...]. (3-36)
+    """Numbers in a log should be of use to a program too, not only to a picture. (3-36)
+
+    Reads the curves of an events file back: name -> [(step, value), ...].
 
     The file is a chain of records: length (8 bytes), its checksum (4), the record, its checksum (4).
 
@@ -103,7 +109,9 @@ def read_scalars(folder: str | Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def augmented(image: Tensor, seed: int) -> Tensor:
-    """torchvision.transforms: prepares and varies images, `(3, H, W) uint8 -> (3, 32, 32) float32`. (3-37)
+    """A small data set is made larger by harmless changes: crops, mirrors, scales. (3-37)
+
+    torchvision.transforms: prepares and varies images, `(3, H, W) uint8 -> (3, 32, 32) float32`.
 
     >>> image = torch.arange(3 * 40 * 40).remainder(256).to(torch.uint8).view(3, 40, 40)
     >>> x = augmented(image, seed=0)
@@ -124,7 +132,9 @@ def augmented(image: Tensor, seed: int) -> Tensor:
 
 
 def torchvision_parts() -> dict[str, str]:
-    """Four parts of torchvision: data sets, transforms, models, image utilities. (3-37)
+    """Do not write what is there: data sets, transforms, trained models, grids of images. (3-37)
+
+    Four parts of torchvision: data sets, transforms, models, image utilities.
 
     >>> for name, what in torchvision_parts().items():
     ...     print(f"{name:<10} {what}")

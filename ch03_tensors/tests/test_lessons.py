@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from latex2mathml.converter import convert
 
 import lessons
+from book import pieces
+from book.pieces import read
 from lessons import MODULES, __main__, examples, load, outline
 
 CHAPTER = Path(lessons.__file__).parent.parent
-OTHERS = ("compare", "datasets", "models", "optimizers", "sample", "surface")
+OTHERS = ("compare", "datasets", "models", "optimizers", "sample", "surface", "lessons.__main__")
+OTHERS += tuple(f"book.{path.stem}" for path in sorted((CHAPTER / "book").glob("*.py")))
 # The torch.* names of the course's notes on chapter 3.
 NAMES = (
     "DoubleTensor FloatTensor Size Tensor add arange argmax argmin autograd.Function autograd.grad bincount cat "
@@ -57,13 +61,13 @@ def test_every_course_lesson_is_shown_by_a_function_that_exists():
             assert all(callable(getattr(module, function)) for function in functions)
             shown.setdefault(number, []).extend(functions)
     course = [f"{chapter}-{k}" for chapter, last in ((3, 37), (5, 14), (10, 8)) for k in range(1, last + 1)]
-    assert sorted(shown) == sorted(course)
+    assert sorted(shown) == sorted(["2-2", *course])
 
 
 def test_lessons_stand_in_the_order_of_the_course():
     first = [min(tuple(map(int, number.split("-"))) for number in load(name).LESSONS) for name in MODULES]
     chapters = [chapter for chapter, _ in first]
-    assert first[:12] == sorted(first[:12]) and set(chapters) == {3, 5, 10}
+    assert first[:12] == sorted(first[:12]) and set(chapters) == {2, 3, 5, 10}
 
 
 @pytest.fixture(scope="module")
@@ -91,37 +95,95 @@ def test_listing_names_all_lessons(capsys):
     assert "3-21" in printed and "Pytorch与张量的索引与数据筛选" in printed and "gather_rows" in printed
 
 
-def test_a_wrong_name_lists_the_right_ones(capsys):
+def test_a_wrong_name_names_the_nearest_ones():
     with pytest.raises(SystemExit) as stop:
-        __main__.main(["indexes"])
+        __main__.main(["indexng"])
     message = str(stop.value)
-    assert message.count("\n") == 0 and "indexes" in message and all(name in message for name in MODULES)
-
-
-def test_playing_prints_explanation_example_and_output(empty_folder, capsys):
-    assert __main__.main(["indexing"]) == 0
-    printed = capsys.readouterr().out
-    assert "takes one element for each element of `index`" in printed
-    at = printed.index(">>> gather_rows(logits, torch.tensor([1, 0]))")
-    assert printed[at:].splitlines()[1].strip() == "tensor([0.7000, 0.5000])"
-    assert "!!" not in printed
+    assert message.count("\n") == 0 and "indexng" in message and "indexing" in message
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in MODULES if "def pictures" in (CHAPTER / f"lessons/{name}.py").read_text("utf-8")]
+    "word, heading",
+    [
+        ("3-19", "--- low_rank (3-19) ---"),
+        ("PCA", "--- pca (3-18) ---"),
+        ("gather", "--- gather_rows (3-21) ---"),
+        ("torch.gather", "--- gather_rows (3-21) ---"),
+        ("创建", "creation: Creating tensors"),
+        ("broadcast", "arithmetic: "),
+    ],
 )
-def test_pictures_are_drawn(name, tmp_path):
-    for path in load(name).pictures(tmp_path):
-        assert path.parent == tmp_path and path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+def test_lessons_are_found_by_number_function_torch_name_and_title(word, heading, empty_folder, capsys):
+    assert __main__.main([word, "--lang", "en"]) == 0
+    printed = capsys.readouterr().out
+    assert heading in printed and printed.count("=" * 100) == 2, "one lesson is played"
+    assert ("--- pca" in printed) == (word == "PCA"), "and of it only what the word means"
+
+
+def test_a_word_with_several_meanings_lists_them_and_plays_none(capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(["3-34"])
+    printed = capsys.readouterr().out
+    assert stop.value.code == 0 and ">>>" not in printed
+    assert [line.split()[0] for line in printed.splitlines()[1:]] == [
+        "modules",
+        "activations_losses",
+        "normalisation",
+        "initialisation",
+    ]
+
+
+def test_playing_prints_explanation_source_example_and_output_in_this_order(empty_folder, capsys):
+    assert __main__.main(["indexing", "--lang", "en"]) == 0
+    printed = capsys.readouterr().out
+    order = [
+        "    import torch\n    from torch import Tensor",
+        "--- gather_rows (3-21) ---",
+        "takes one element for each element of `index`",
+        "    def gather_rows(table: Tensor, index: Tensor) -> Tensor:\n        return table.gather(",
+        ">>> gather_rows(logits, torch.tensor([1, 0]))",
+    ]
+    assert [printed.index(part) for part in order] == sorted(printed.index(part) for part in order)
+    at = printed.index(order[-1])
+    assert printed[at:].splitlines()[1].strip() == "tensor([0.7000, 0.5000])"
+    assert "!!" not in printed and '"""' not in printed
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_reason_stands_first_then_what_it_does_then_the_source_and_the_examples(name):
+    for section in read(name).sections[1:]:
+        kinds = [piece.kind for piece in section.pieces]
+        assert kinds[:2] == ["text", "text"], f"{section.name}: a paragraph why, then one that says what"
+        assert kinds.index("source") < kinds.index("example") if "example" in kinds else "source" in kinds
+        assert section.pieces[0].text.endswith((".", "?")) and len(section.pieces[0].text) > 30
+
+
+def test_formulas_are_of_functions_and_readable():
+    for name in MODULES:
+        lesson = read(name)
+        assert lesson.formulas.keys() <= {section.name for section in lesson.sections}
+        assert all(convert(formula).startswith("<math") for formula in lesson.formulas.values())
+
+
+def test_functions_with_numbers_are_played_and_helpers_only_shown_where_they_are_needed():
+    for name in MODULES:
+        found = [section.name for section in read(name).sections[1:]]
+        shown = {function for functions in outline(name)["shown"].values() for function in functions}
+        assert set(found) == shown and len(found) == len(shown)
+        assert not [function for function in found if function.startswith("_") or function == "pictures"]
+    helpers = [piece.text for section in read("linalg").sections for piece in section.pieces if piece.kind == "helper"]
+    assert [code.partition("(")[0] for code in helpers] == ["def iris", "def separation"]
 
 
 STALE = '''"""A lesson whose examples lie."""
 
-TITLE, TITLE_ZH, LESSONS = "Stale", "旧", {}
+TITLE = "Stale"
+TITLE_ZH = "旧"
+LESSONS = {"3-7": "旧"}
 
 
 def add():
-    """A sum, and a division.
+    """A sum, and a division. (3-7)
 
     >>> 1 + 1
     3
@@ -134,12 +196,20 @@ def add():
 def test_playing_says_where_an_example_differs(tmp_path, monkeypatch, capsys):
     (tmp_path / "stale.py").write_text(STALE, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(__main__, "MODULES", ("stale",))
+    monkeypatch.setattr(pieces, "FOLDER", tmp_path)
+    monkeypatch.setattr(lessons, "FOLDER", tmp_path)
+    monkeypatch.setattr(pieces, "MODULES", ("stale",))
     monkeypatch.setattr(__main__, "load", importlib.import_module)
-    assert __main__.main(["stale"]) == 1
+    assert __main__.play("stale", [], tmp_path, "en") == 2
+    pieces.read.cache_clear()
     printed = capsys.readouterr().out
     assert re.search(r">>> 1 \+ 1\n +2\n +!! here the lesson says:\n +3", printed)
-    assert "!! raised ZeroDivisionError" in printed and "2 example(s)" in printed
+    assert "!! raised ZeroDivisionError" in printed
+
+
+def test_differing_examples_are_counted_and_the_exit_status_is_1(monkeypatch, capsys):
+    monkeypatch.setattr(__main__, "play", lambda *words: 2)
+    assert __main__.main(["indexing"]) == 1 and "2 example(s)" in capsys.readouterr().out
 
 
 def test_playing_leaves_the_shared_random_generator_of_lessons_with_own_seeds_alone():
