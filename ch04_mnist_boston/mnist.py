@@ -87,34 +87,42 @@ def evaluate(model: nn.Module, split: datasets.Split, meta: dict) -> dict:
     return loop.means(sums, "val_loss", "val_accuracy")
 
 
-def train(args: Namespace, device: torch.device) -> Path:
-    """Trains as `args` say -> the run folder."""
+def load_data(args: Namespace, device: torch.device) -> tuple[datasets.Split, datasets.Split, dict, dict]:
+    """-> the training and validation parts on the device; what split.json will say; and what a checkpoint says of the data."""
     data = datasets.load(args.data, args.data_root, args.image_size, workers=args.workers)
     train_split, split = datasets.choose_training(data, args.limit, args.seed, args.data)
     fill_in_recipe(args, data.name, data.own, len(train_split))
     mean, std = datasets.statistics(data.splits["train"].images)
-    train_split, val_split = train_split.to(device), data.splits["val"].to(device)
     meta = {"task": "mnist", "arch": args.arch, "classes": data.classes, "data": data.name, "own": data.own}
     meta |= {"mean": mean, "std": std, "image_size": args.image_size}
-    class_weights = models.balanced(train_split.labels, len(data.classes)) if args.balance else None
+    return train_split.to(device), data.splits["val"].to(device), split, meta
 
-    utils.seed_everything(args.seed)
-    model = models.build("mnist", args.arch, len(data.classes), args.image_size)
+
+def make_model(args: Namespace, meta: dict, device: torch.device) -> nn.Module:
+    model = models.build("mnist", args.arch, len(meta["classes"]), args.image_size)
     model = loop.start_from(model, args.weights, args.arch)
-    model = model.to(device, memory_format=torch.channels_last)  # how fast convolutions want their filters
+    return model.to(device, memory_format=torch.channels_last)  # how fast convolutions want their filters
+
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    train_split, val_split, split, meta = load_data(args, device)
+    class_weights = models.balanced(train_split.labels, len(meta["classes"])) if args.balance else None
+    utils.seed_everything(args.seed)
+    model = make_model(args, meta, device)
     loop.try_out(model, normalize(train_split.images[:2], meta)[: args.batch_size], args)
     steps = loop.steps_per_epoch(train_split, args.batch_size)
     optimizer = loop.make_optimizer(model, args)
     average = loop.Average(model, args.average)
     parts = {"model": model, "average": average.model, "optimizer": optimizer}
-    run = utils.open_run(args, f"{args.arch}-{data.name}", split)
+    run = utils.open_run(args, f"{args.arch}-{meta['data']}", split)
     progress = loop.restore(utils.last_checkpoint(run, args), run, args, parts)
     if utils.is_finished(run, args, progress["epoch"], loop.has_waited(progress, args)):
         return run
     scheduler = loop.make_schedule(optimizer, args.epochs * steps, progress["epoch"] * steps)
     loop.introduce(
-        model, args, device, run, f"{data.name}: {len(train_split):,} training, {len(val_split):,} validation pictures",
-        f"{datasets.describe_classes(data.classes, train_split.labels)}; {args.epochs} epochs of {steps} steps",
+        model, args, device, run, f"{meta['data']}: {len(train_split):,} training, {len(val_split):,} validation pictures",
+        f"{datasets.describe_classes(meta['classes'], train_split.labels)}; {args.epochs} epochs of {steps} steps",
     )  # fmt: skip
     wrapped = loop.wrap(model, args, device)
     events = utils.Events(run, progress["history"])
