@@ -6,6 +6,7 @@
     nox -s ch06 -- --device cuda -k resume  # words after -- go to pytest
     nox -s train -- ch06 --arch mobilenet   # a chapter's train.py in that chapter's environment
     nox -s mutants -- ch06 -k smoothing     # deliberate mistakes, each of which a test must notice
+    nox -s messages                         # the catalogues of the programs' Chinese messages
     nox -s anchors                          # the line numbers of the links in LESSONS.md and CORRECTIONS.md
 
     nox -P 3.12 -s ch06                     # with another Python
@@ -37,12 +38,12 @@ nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).parent
 CHAPTERS = {path.name[:4]: path for path in sorted(ROOT.glob("ch[0-9][0-9]_*")) if (path / "requirements.txt").exists()}
-LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0")
+LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0", "polib==1.2.0")
 XDIST = "pytest-xdist==3.8.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
 LINKED = [ROOT / f"{name}{language}.md" for name in ("LESSONS", "CORRECTIONS") for language in ("", ".zh-CN")]
-SHARED = ("utils.py", "pictures.py", "compare.py")  # copied into the chapters that need them
+SHARED = ("utils.py", "language.py", "pictures.py", "compare.py")  # copied into the chapters that need them
 nox.options.sessions = ["lint", *CHAPTERS]
 
 
@@ -177,6 +178,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def site(session: nox.Session) -> None:
+    """Build the course's pages: site/index.html opens without a server and without internet access."""
+    python = chapter_python(session, "ch03")
+    session.chdir(CHAPTERS["ch03"])
+    session.run(python, "-m", "lessons", "--html", ROOT / "site", "--markdown", ROOT, external=True)
+
+
+@nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
     """Check that tests notice deliberate mistakes, in one chapter or in all: nox -s mutants -- ch06 -k smoothing"""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), session.posargs))
@@ -190,6 +199,13 @@ def mutants(session: nox.Session) -> None:
             failed.append(name)
     if failed:
         session.error(f"not all mistakes were noticed: {', '.join(failed)}")
+
+
+@nox.session
+def messages(session: nox.Session) -> None:
+    """Bring the catalogues of the programs' messages up to date, and say what is translated."""
+    session.install("polib==1.2.0")
+    session.run("python", "messages.py", *session.posargs)
 
 
 @nox.session

@@ -16,13 +16,6 @@ from lessons import load
 
 PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}  # where import and package differ in name
 SUFFIX = {"en": "", "zh": ".zh-CN"}  # of the files in each language, as of the READMEs
-WORDS = {
-    "Play it in a terminal: `python -m lessons {name}`.": "在终端中播放：`python -m lessons {name}`。",
-    "Needed below, explained further down:": "下面要用到，稍后讲解：",
-    "A helper:": "辅助函数：",
-    "Pictures": "图",
-    "{title}, lesson {number}": "{title}，第 {number} 讲",
-}
 INSTALL = """\
 # installs what is missing; does nothing where all is there
 import importlib.util
@@ -54,24 +47,15 @@ def as_text(notebook: nbformat.NotebookNode) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def say(words: str, language: str, **values: str) -> str:
-    """One of the WORDS in that language.
-
-    >>> say("Pictures", "zh"), say("{title}, lesson {number}", "en", title="PCA", number="3-18")
-    ('图', 'PCA, lesson 3-18')
-    """
-    return (WORDS[words] if language == "zh" else words).format(**values)
-
-
-def make_notebook(name: str, language: str, results: dict[str, list[Output]] | None = None) -> nbformat.NotebookNode:
-    """-> the notebook of a lesson, with the outputs `results` of its examples (run now, if None)."""
+def make_notebook(name: str, language: str, results: dict | None = None, drawn: list[bytes] | None = None):
+    """-> the notebook of a lesson, with the outputs `results` of its examples and the pictures `drawn` (None: made now)."""
     lesson = read(name)
     results = outputs(lesson) if results is None else results
     cells = [*first_cells(lesson, language)]
     for section in lesson.sections[1:]:
         cells += section_cells(lesson, section, results[section.name], language)
     if lesson.draws:
-        cells += picture_cells(lesson, language)
+        cells += picture_cells(lesson, pictures(lesson) if drawn is None else drawn, language)
     for number, cell in enumerate(cells):
         cell["id"] = f"{name}-{number}"  # instead of a random one: the same lesson makes the same file
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -82,7 +66,7 @@ def first_cells(lesson: Lesson, language: str) -> list:
     titles = f"# {translate(lesson.title, language)}"
     texts = [titles if language == "zh" else f"{titles} · {lesson.title_zh}"]
     texts += [as_markdown(piece, language) for piece in lesson.start.pieces]
-    texts.append(say("Play it in a terminal: `python -m lessons {name}`.", language, name=lesson.name))
+    texts.append(translate("Play it in a terminal: `python -m lessons {name}`.", language).format(name=lesson.name))
     packages = {module: PACKAGES.get(module, module) for module in imported(lesson)}
     install = v4.new_code_cell(INSTALL.format(packages=packages))
     return [v4.new_markdown_cell("\n\n".join(texts)), install, v4.new_code_cell(lesson.setup)]
@@ -127,7 +111,7 @@ def section_cells(lesson: Lesson, section: Section, results: list[Output], langu
             continue
         put_code()
         if piece.kind == "helper":
-            texts.append(say("A helper:", language))
+            texts.append(translate("A helper", language))
         elif piece.kind != "source":
             texts.append(as_markdown(piece, language))
             continue
@@ -136,21 +120,21 @@ def section_cells(lesson: Lesson, section: Section, results: list[Output], langu
         put_texts()
         cells.append(v4.new_code_cell(piece.text))
         if piece.kind == "source" and section.ahead:
-            cells.append(v4.new_markdown_cell(say("Needed below, explained further down:", language)))
+            cells.append(v4.new_markdown_cell(translate("Needed below, explained further down:", language)))
             cells.append(v4.new_code_cell("\n\n\n".join(lesson.sources[name] for name in section.ahead)))
     put_code()
     put_texts()
     return cells
 
 
-def picture_cells(lesson: Lesson, language: str) -> list:
+def picture_cells(lesson: Lesson, drawn: list[bytes], language: str) -> list:
     """The function that draws, and its pictures."""
     code = f"import tempfile\n\nfrom IPython.display import Image, display\n\n\n{lesson.sources['pictures']}\n\n{DRAW}"
     shown = []
-    for data in pictures(lesson):
+    for data in drawn:
         picture = {"image/png": base64.b64encode(data).decode(), "text/plain": "<IPython.core.display.Image object>"}
         shown.append(v4.new_output("display_data", data=picture))
-    return [v4.new_markdown_cell(f"## {say('Pictures', language)}"), v4.new_code_cell(code, outputs=shown)]
+    return [v4.new_markdown_cell(f"## {translate('Pictures', language)}"), v4.new_code_cell(code, outputs=shown)]
 
 
 def pictures(lesson: Lesson) -> list[bytes]:

@@ -19,6 +19,27 @@ from lessons import MODULES
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 CATALOGUE = Path(__file__).parent.parent / "locale" / "zh_CN" / "LC_MESSAGES" / "lessons.po"
+# what the notebooks and pages say themselves
+WORDS = (
+    "Play it in a terminal: `python -m lessons {name}`.",
+    "Needed below, explained further down:",
+    "A helper",
+    "Pictures",
+    "picture of this lesson",
+    "PyTorch, chapter by chapter",
+    "Search",
+    "Search: name, torch name, number, title",
+    "nothing found",
+    "Dark or light",
+    "Lessons that run: every output on these pages was computed when the page was made. Each lesson is also a notebook.",
+    "The chapters and other pages",
+    "Download the notebook",
+    "What the examples import",
+    "Environment",
+    "PyTorch basics",
+    "Convolutional networks",
+    "Sequences and language",
+)
 HEAD = {
     "Content-Type": "text/plain; charset=utf-8",
     "Content-Transfer-Encoding": "8bit",
@@ -81,7 +102,7 @@ def renewed(old: polib.POFile, texts: dict[str, list[str]]) -> polib.POFile:
     wanted = {paragraph for group in texts.values() for paragraph in group}
     gone = [msgid for msgid, entry in known.items() if msgid not in wanted and entry.msgstr]
     for paragraph, places in places_of(texts).items():
-        entry = polib.POEntry(msgid=paragraph, occurrences=[(f"lessons/{name}.py", "") for name in places])
+        entry = polib.POEntry(msgid=paragraph, occurrences=[(place(name), "") for name in places])
         before = known.get(paragraph)
         if before is None and (near := difflib.get_close_matches(paragraph, gone, n=1, cutoff=0.6)):
             before = known[near[0]]
@@ -91,6 +112,10 @@ def renewed(old: polib.POFile, texts: dict[str, list[str]]) -> polib.POFile:
             entry.flags = entry.flags or list(before.flags)
         new.append(entry)
     return new
+
+
+def place(name: str) -> str:
+    return f"lessons/{name}.py" if name else "book/translate.py"
 
 
 def places_of(texts: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -103,7 +128,7 @@ def places_of(texts: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def all_texts() -> dict[str, list[str]]:
-    return {name: paragraphs(read(name)) for name in MODULES}
+    return {"": list(WORDS)} | {name: paragraphs(read(name)) for name in MODULES}
 
 
 def update() -> None:
@@ -115,7 +140,7 @@ def update() -> None:
     write_atomic(CATALOGUE, f"{new}\n".rstrip("\n") + "\n")
     translations.cache_clear()
     for name, (done, total) in state().items():
-        print(f"{name:<19} {done:>3} of {total:>3} paragraphs")
+        print(f"{name or 'pages':<19} {done:>3} of {total:>3} paragraphs")
     print(f"{sum(entry.fuzzy for entry in new)} to be looked at again (fuzzy)")
 
 

@@ -38,9 +38,8 @@ def shown(cell) -> str:
 def test_a_notebook_runs_alone_and_shows_what_the_lesson_says(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not path.endswith("ch03_tensors") and path])
-    monkeypatch.setattr("book.notebook.pictures", lambda lesson: [])  # the cell draws them, once is enough
     hidden = [name for name in sys.modules if name.split(".")[0] in ("lessons", "book", "utils", "datasets", "models")]
-    notebook = make_notebook(name, "en", as_said(read(name)))
+    notebook = make_notebook(name, "en", as_said(read(name)), drawn=[])  # the cell draws them
     for module in hidden:
         monkeypatch.delitem(sys.modules, module, raising=False)
     InteractiveShell.clear_instance()
