@@ -31,24 +31,26 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+import language
+from language import translated
+
 
 def fail(message):
     """Ends the program with one line on stderr and exit status 1."""
-    raise SystemExit(f"error: {message}")
+    raise SystemExit(f"{translated('error: ')}{translated(str(message))}")
 
 
 def warn(message):
     """A warning nobody can miss, printed once (by the first process)."""
     if rank() == 0:
-        print(
-            "\n".join(("", "!" * 88, *("!  " + line for line in message.splitlines()), "!" * 88, "")), file=sys.stderr
-        )
+        lines = ("!  " + line for line in translated(message).splitlines())
+        print("\n".join(("", "!" * 88, *lines, "!" * 88, "")), file=sys.stderr)
 
 
 def say(*words, file=None):
     """print(), from the first process only."""
     if rank() == 0:
-        print(*words, file=file, flush=True)
+        print(*(translated(word) if isinstance(word, str) else word for word in words), file=file, flush=True)
 
 
 def start(main, stopped="stopped"):
@@ -96,18 +98,25 @@ class Number:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with the docstring's layout kept in --help, the range of each number stated, and errors of one line."""
+    """argparse, with the docstring's layout kept in --help, the range of each number stated, and errors of one line; both in
+    the language of --lang."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, formatter_class=Help, allow_abbrev=False, **options)
+        language.add_language_flag(self)
+
+    def parse_known_args(self, args=None, namespace=None):
+        language.choose(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str):
         fail(f"{message} (--help lists the flags)")
 
 
-class Help(argparse.RawDescriptionHelpFormatter):
+class Help(language.Help):
     def _get_help_string(self, action: argparse.Action) -> str:
-        return f"{action.help or ''} [{action.type}]".lstrip() if isinstance(action.type, Number) else action.help
+        words = super()._get_help_string(action)
+        return f"{words} [{translated(str(action.type))}]".lstrip() if isinstance(action.type, Number) else words
 
 
 def add_common_flags(parser):

@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+os.environ["LANGUAGE"] = "en"  # the tests read English messages, whatever the system's language
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
 
 import numpy as np
