@@ -74,9 +74,10 @@ def catalogue() -> polib.POFile:
 
 
 def paragraphs(lesson: Lesson) -> list[str]:
-    """What is to be translated of a lesson, in reading order, each once."""
+    """What is to be translated of a lesson, in reading order, each once. A paragraph of code alone needs no translation."""
     pieces = [piece for section in lesson.sections for piece in section.pieces]
-    return list(dict.fromkeys(piece.text for piece in pieces if piece.kind in ("text", "fixed")))
+    texts = [piece.text for piece in pieces if piece.kind in ("text", "fixed")]
+    return [text for text in dict.fromkeys(texts) if re.search(r"[a-z]{2}", re.sub(r"`[^`]*`", "", text))]
 
 
 def default_language(environment=os.environ) -> str:

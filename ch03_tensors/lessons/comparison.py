@@ -147,8 +147,6 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
     The cosine of the angle between two vectors: 1 same direction, 0 right angle. `(.., D), (.., D) -> (..)`.
 
-    The course's reason for trigonometry: faces and words are compared by angle, so that length does not count.
-
     >>> angles = torch.tensor([0.0, math.pi / 6, math.pi / 2])
     >>> torch.cos(angles).round(decimals=4).abs()
     tensor([1.0000, 0.8660, 0.0000])
@@ -170,7 +168,7 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 def signed_square(a: Tensor) -> Tensor:
     """To work on sizes and put the sign back afterwards (clipping, quantising), take the two apart. (3-13)
 
-    abs, sign, sigmoid, and friends.
+    `abs` and `sign` take a number apart, `signed_square` puts it together again; then other functions of one number.
 
     >>> a = torch.tensor([-2.0, 0.0, 3.0])
     >>> torch.abs(a), torch.sign(a), torch.neg(a)
