@@ -237,3 +237,17 @@ def test_links_to_functions_lead_to_their_lines(tmp_path, monkeypatch):
         "LESSONS.md: b.py: Net is not there",
     ]
     noxfile.definitions.cache_clear()
+
+
+def test_site_builds_the_lessons_and_the_markdown_pages_into_a_folder_that_git_ignores(monkeypatch):
+    ran = []
+
+    class Here:
+        chdir = staticmethod(lambda folder: ran.append(folder.name))
+        run = staticmethod(lambda *words, **options: ran.append(words))
+
+    monkeypatch.setattr(noxfile, "chapter_python", lambda session, name: f"python of {name}")
+    noxfile.site(Here())
+    assert ran[0] == "ch03_tensors"
+    assert ran[1] == ("python of ch03", "-m", "lessons", "--html", ROOT / "site", "--markdown", ROOT)
+    assert "site/" in (ROOT / ".gitignore").read_text().splitlines()

@@ -128,3 +128,8 @@ def unwanted() -> list[str]:
 def test_terms_are_those_of_terms_md(folder):
     text = both(folder)[1]
     assert len(unwanted()) > 10 and not [word for word in unwanted() if word in text]
+
+
+def test_terms_are_those_of_terms_md_in_the_lessons_too():
+    text = "".join(path.read_text("utf-8") for path in ROOT.glob("ch*_*/locale/zh_CN/LC_MESSAGES/lessons.po"))
+    assert text and not [word for word in unwanted() if word in text]
