@@ -11,6 +11,7 @@ lost, that is, got no answer at all. A token is taken from the environment (SERV
 import argparse
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import os
@@ -54,6 +55,7 @@ def good_cases(count: int = 32) -> list[Case]:
     return [Case(encoded(Image.fromarray(pixels), kinds[i % 2])) for i, pixels in enumerate(pictures)]
 
 
+@functools.cache
 def odd_cases() -> dict[str, Case]:
     """What a service on the open net is sent sooner or later: pictures out of the ordinary, and things that are none."""
     sign = Image.fromarray(sample.make(1, seed=99)[0][0]).resize((120, 80))

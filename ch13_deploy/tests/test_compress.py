@@ -20,7 +20,7 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def splits():
-    return datasets.load("sample", limit=600).splits
+    return datasets.load("sample", limit=320).splits
 
 
 def test_int8_is_at_least_3_5_times_smaller_and_loses_less_than_a_point(onnx_file, splits, tmp_path):

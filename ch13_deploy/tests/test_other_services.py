@@ -16,9 +16,8 @@ from load import good_cases, odd_cases
 
 NO_TORCHSERVE = serve_torchserve.missing()
 NO_RAY = None if importlib.util.find_spec("ray") else "pip install -r requirements-ray.txt (there is no ray)"
-ODD = odd_cases()
-for _name in ("wrong content type", "too large a body", "empty"):  # where TorchServe has its own ideas
-    del ODD[_name]
+OTHERWISE = {"wrong content type", "too large a body", "empty"}  # where TorchServe has its own ideas
+ODD = {name: case for name, case in odd_cases().items() if name not in OTHERWISE}
 
 
 def ask(url: str, body: bytes, token: str | None = None):
@@ -53,7 +52,9 @@ def started(onnx_file, tmp_path_factory):
     """Those services that are installed, started at the same time, as each takes a while: name -> URL, token and folder."""
     lacking = {"torchserve": NO_TORCHSERVE, "ray": NO_RAY}
     folders = {how: tmp_path_factory.mktemp(how) for how, why in lacking.items() if why is None}
-    with ExitStack() as stack, ThreadPoolExecutor() as threads:
+    with ExitStack() as stack, ThreadPoolExecutor() as threads, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")  # quick to start, slow for long
+        patch.setenv("RAY_prestart_worker_first_driver", "0")  # two workers that nobody uses
 
         def start(how: str):
             return stack.enter_context(bench.service(how, onnx_file, folders[how]))

@@ -4,25 +4,34 @@ import argparse
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHAPTER
-from two_processes import compare_weights, die_in_the_second_epoch, train_on_two
+from two_processes import compare_weights, die_in_the_second_epoch, make, train_by_torchrun, train_on_two, write_curves
 
 import datasets
 import export
 import models
+import sample
 import test as tester
 import train
 import utils
 
-SMALL = ("--arch", "tiny", "--limit", "320", "--device", "cpu")
+SMALL = ("--arch", "tiny", "--limit", "128", "--device", "cpu")
+DRAW_CURVES = utils.draw_curves
+pytestmark = pytest.mark.usefixtures("few_drawings")
+
+
+@pytest.fixture(scope="module")
+def few_drawings():
+    """The sample is drawn once, and curves are not: both take longer than training here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "make", make)
+        patch.setattr(utils, "draw_curves", write_curves)
+        yield patch
 
 
 def metrics(run: Path) -> list[str]:
@@ -47,7 +56,7 @@ FORKS = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks p
 def test_a_process_killed_in_mid_epoch_changes_nothing(tmp_path, flags):
     """With one of three epochs behind it, one of two processes is killed; the other ends; both are started again, and end with
     the weights, moments and metrics of a run that nobody touched, though a later launch's run lies beside theirs."""
-    words = (*SMALL, "--limit", "128", "--epochs", "3", *flags)
+    words = (*SMALL, "--arch", "small", "--limit", "128", "--epochs", "3", *flags)
     train_on_two(words, tmp_path / "whole")
     train_on_two(words, tmp_path / "killed", hook=die_in_the_second_epoch, may_fail=True)
     assert len(metrics(tmp_path / "killed")) == 2
@@ -61,30 +70,14 @@ def test_a_process_killed_in_mid_epoch_changes_nothing(tmp_path, flags):
 
 @FORKS
 def test_torchrun_starts_again_without_a_name_and_finds_its_own_run(tmp_path):
-    """A real torchrun, that was given no --rdzv-id, so that all its launches are called "none"."""
+    """torchrun that was given no --rdzv-id calls all its launches "none". Its worker is killed, and started again by it."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "args.json").write_text(json.dumps({"launch": "none", "epochs": 9}))
     os.utime(other / "args.json", (time.time() + 99, time.time() + 99))
-    stub = (
-        "import os, signal, train\n"
-        "real = train.train_one_epoch\n"
-        "def one(*words):\n"
-        "    if words[2].epoch == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return real(*words)\n"
-        "train.train_one_epoch = one\n"
-        "train.main()\n"
-    )
-    (tmp_path / "dying.py").write_text(stub)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    flags = f"-m torch.distributed.run --nproc-per-node 1 --max-restarts 1 --master-port {port} --".split()
-    words = [tmp_path / "dying.py", *SMALL, "--limit", 64, "--epochs", 2, "--run", tmp_path / "mine"]
-    command, environment = [sys.executable, *flags, *words], os.environ | {"PYTHONPATH": str(CHAPTER)}
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"go on with {tmp_path / 'mine'}" in done.stdout and len(metrics(tmp_path / "mine")) == 3
+    words = (*SMALL, "--arch", "small", "--limit", "64", "--epochs", "2")
+    said = train_by_torchrun(words, tmp_path / "mine", die_in_the_second_epoch)
+    assert f"go on with {tmp_path / 'mine'}" in said and len(metrics(tmp_path / "mine")) == 3
     assert "none" not in utils.read_arguments(tmp_path / "mine")["launch"]
 
 
@@ -132,7 +125,9 @@ def test_the_processes_average_their_gradients(tmp_path):
     """Without that their weights would differ from the first step on, and nobody would notice."""
 
     train_on_two(
-        (*SMALL, "--limit", "93", "--epochs", "1", "--batch-size", "31"), tmp_path / "run", hook=compare_weights
+        (*SMALL, "--arch", "small", "--limit", "93", "--epochs", "1", "--batch-size", "31"),
+        tmp_path / "run",
+        hook=compare_weights,
     )
     assert len(metrics(tmp_path / "run")) == 2 and (tmp_path / "run" / "curves.png").exists()
 
@@ -168,7 +163,7 @@ def test_what_a_run_held_out_is_what_is_tested(tmp_path, picture_folder, monkeyp
 
 
 @pytest.fixture(scope="module")
-def three_epochs(tmp_path_factory):
+def three_epochs(tmp_path_factory, few_drawings):
     """A run whose second epoch is made to look the best."""
     run, scores = tmp_path_factory.mktemp("three") / "run", iter((0.2, 0.9, 0.5))
     with pytest.MonkeyPatch.context() as patch:
@@ -208,7 +203,7 @@ def test_validation_changes_nothing():
 
 
 def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
-    words = [*SMALL, "--limit", "128", "--epochs", "3", "--run"]
+    words = [*SMALL, "--epochs", "3", "--run"]
     train.main([*words, str(tmp_path / "whole")])
     real = train.save
 
@@ -226,14 +221,15 @@ def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
 
 
 def test_learns_the_sample_and_is_tested_once(tmp_path, device, monkeypatch):
-    monkeypatch.setattr(datasets, "SAMPLE_SIZES", {"train": 1500, "val": 300, "test": 500})
+    monkeypatch.setattr(datasets, "SAMPLE_SIZES", {"train": 600, "val": 100, "test": 300})
+    monkeypatch.setattr(utils, "draw_curves", DRAW_CURVES)
     run = str(tmp_path / "run")
-    train.main(["--arch", "tiny", "--epochs", "6", "--device", device, "--run", run])
+    train.main(["--arch", "tiny", "--epochs", "6", "--lr", "0.01", "--device", device, "--run", run])
     for name in ("args.json", "metrics.csv", "curves.png", "last.pt", "best.pt"):
         assert (tmp_path / "run" / name).stat().st_size > 100
     tester.main(["--run", run])
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
-    assert result["accuracy"] > 0.5 and result["pictures"] == 500 and result["tested_on"] == "sample"
+    assert result["accuracy"] > 0.5 and result["pictures"] == 300 and result["tested_on"] == "sample"
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tmp_path, monkeypatch):
@@ -242,7 +238,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tm
 
     def overflow(*args, **kwargs):
         calls.append(1)
-        return real(*args, **kwargs) * (torch.inf if len(calls) > 8 else 1)  # an epoch has 5 steps and a validation
+        return real(*args, **kwargs) * (torch.inf if len(calls) > 4 else 1)  # an epoch has 2 steps and a validation
 
     monkeypatch.setattr(train.F, "cross_entropy", overflow)
     with pytest.raises(SystemExit, match="loss is not finite in epoch 2"):
