@@ -35,9 +35,11 @@ WORDS = (
     "The chapters and other pages",
     "Download the notebook",
     "What the examples import",
-    "Environment",
     "PyTorch basics",
+    "First networks",
     "Convolutional networks",
+    "Image classification",
+    "Generative networks",
     "Sequences and language",
 )
 HEAD = {

@@ -26,7 +26,14 @@ from book.translate import LANGUAGES, translate
 HERE = Path(__file__).parent
 MARK = "assets/made-by-lessons"  # a folder with this file is ours to write into again
 LIGHT, DARK = "default", "github-dark"
-CHAPTERS = {"2": "Environment", "3": "PyTorch basics", "5": "Convolutional networks", "10": "Sequences and language"}
+CHAPTERS = {
+    "3": "PyTorch basics",
+    "4": "First networks",
+    "5": "Convolutional networks",
+    "6": "Image classification",
+    "9": "Generative networks",
+    "10": "Sequences and language",
+}
 
 
 def write_site(folder: Path, names: list[str], languages: list[str], markdown: str | None = None) -> int:
@@ -163,8 +170,7 @@ def groups(names: list[str]) -> list[tuple[str, str, list[Lesson]]]:
     found: dict[str, list[Lesson]] = {}
     for name in names:
         lesson = read(name)
-        chapter = max(number.partition("-")[0] for number in lesson.course) if name == "elements" else ""
-        found.setdefault(chapter or next(iter(lesson.course)).partition("-")[0], []).append(lesson)
+        found.setdefault(list(lesson.course)[-1].partition("-")[0], []).append(lesson)
     return [(number, CHAPTERS[number], lessons) for number, lessons in found.items()]
 
 

@@ -1,7 +1,7 @@
 """Against overfitting: L1, L2, dropout.
 
 python -m lessons regularisation
-python -m lessons recurrent                (the next one)
+python -m lessons classification           (the next one)
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Watching a training: Visdom and tensorboardX; and torchvision, the library beside torch.
 
 python -m lessons tools
-python -m lessons images                   (the next one)
+python -m lessons neurons                  (the next one)
 """
 
 import struct
