@@ -8,7 +8,6 @@ the old translation beside the new paragraph, marked `fuzzy`, until somebody has
 
 import difflib
 import functools
-import os
 import re
 from pathlib import Path
 
@@ -80,16 +79,6 @@ def paragraphs(lesson: Lesson) -> list[str]:
     pieces = [piece for section in lesson.sections for piece in section.pieces]
     texts = [piece.text for piece in pieces if piece.kind in ("text", "fixed")]
     return [text for text in dict.fromkeys(texts) if re.search(r"[a-z]{2}", re.sub(r"`[^`]*`", "", text))]
-
-
-def default_language(environment=os.environ) -> str:
-    """Chinese where the system says so, else English. As in gettext, LC_ALL goes before LANG.
-
-    >>> [default_language(words) for words in ({}, {"LANG": "zh_CN.UTF-8"}, {"LANG": "zh_CN", "LC_ALL": "C"})]
-    ['en', 'zh', 'en']
-    """
-    said = environment.get("LC_ALL") or environment.get("LANG") or ""
-    return "zh" if re.match("zh", said, re.I) else "en"
 
 
 # ---- keeping it up to date -----------------------------------------------------------------------------------------

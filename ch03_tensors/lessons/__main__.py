@@ -21,7 +21,8 @@ from pathlib import Path
 
 from book.find import find, nearest
 from book.pieces import Lesson, Section, read
-from book.translate import LANGUAGES, default_language, translate, update
+from book.translate import LANGUAGES, translate, update
+from language import current
 from lessons import MODULES, load
 
 
@@ -166,7 +167,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
-    language = args.lang or default_language()
+    language = args.lang or current()
     if args.catalogue:
         return update() or 0
     lessons = chosen(args.words or ["all"])
