@@ -22,6 +22,7 @@ import polib
 
 ROOT = Path(__file__).parent
 SPEAKING = {"fail", "warn", "say", "message", "ValueError", "OSError", "RuntimeError", "KeyError", "ArgumentTypeError"}
+NOTES = {"notes", "faults", "left_out"}
 HELP = {"help", "description", "epilog", "stopped"}
 BY_HAND = (  # argparse's own, and what the chapters put together from parts
     "usage: ",
@@ -45,6 +46,8 @@ BY_HAND = (  # argparse's own, and what the chapters put together from parts
     "{0}, {1} or more",
     "{0} from {1} to {2}",
     "{0}: must be {1}",
+    "files",  # in "2 files left out", "no class folder"
+    "no",
 )
 
 
@@ -78,24 +81,39 @@ def strings(node: ast.AST) -> Iterator[ast.AST]:
                 yield from strings(piece.value)
 
 
+def said(node: ast.AST) -> list[ast.AST]:
+    """What a call says: its words, the texts of a --help, and notes that are collected to be said later."""
+    if not isinstance(node, ast.Call):
+        return []
+    name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+    words = list(node.args) if name in SPEAKING else node.args[:1] if name == "add_argument_group" else []
+    if name == "append" and getattr(getattr(node.func, "value", None), "attr", "") in NOTES:
+        words = node.args
+    return [*words, *(keyword.value for keyword in node.keywords if keyword.arg in HELP)]
+
+
+def in_parts(argument: ast.AST, named: dict[str, list[ast.AST]], depth: int = 3) -> Iterator[ast.AST]:
+    """An argument, and the strings that the variables in it stand for."""
+    yield argument
+    for node in ast.walk(argument) if depth else []:
+        for value in named.get(node.id, []) if isinstance(node, ast.Name) else []:
+            texts = [made[0] for each in strings(value) if (made := template(each))]
+            if any(" " in text for text in texts):  # others are names: fp32, train
+                yield from in_parts(value, named, depth - 1)
+
+
 def messages_of(path: Path) -> Iterator[tuple[str, list[str], int]]:
     """(message, the code of its values, line) of a file, in its order."""
     tree = ast.parse(path.read_text("utf-8"))
     if (text := ast.get_docstring(tree)) and re.search(r"^(if __name__|def main)", path.read_text("utf-8"), re.M):
         yield from ((paragraph, [], 1) for paragraph in text.split("\n\n") if not paragraph.startswith("    "))
-    named = {}  # help_text = "..." just before it is used
+    named, found = {}, []  # the strings that a variable may be: words = "..." just before it is used
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             named.setdefault(node.targets[0].id, []).append(node.value)
-    found = []
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-        arguments = list(node.args) if name in SPEAKING else node.args[:1] if name == "add_argument_group" else []
-        arguments += [keyword.value for keyword in node.keywords if keyword.arg in HELP]
-        for argument in arguments:
-            for choice in [argument, *named.get(getattr(argument, "id", ""), [])]:
+        for argument in said(node):
+            for choice in in_parts(argument, named):
                 found += [(*made, node.lineno) for each in strings(choice) if (made := template(each))]
     yield from sorted(found, key=lambda item: item[2])
 

@@ -87,7 +87,7 @@ def translated(text: str, depth: int = 6) -> str:
 
 def paragraphs(text: str) -> str:
     """A text of several paragraphs in the current language, each looked up by itself."""
-    return "\n\n".join(translated(part) for part in text.split("\n\n"))
+    return "\n\n".join(translated(part) for part in text.strip().split("\n\n"))
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
