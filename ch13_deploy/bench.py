@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-import engine
+from service import engine
 
 HERE = Path(__file__).parent
 SIZES = (1, 32)
@@ -111,7 +111,7 @@ def answers(url: str, body: bytes, token: str | None = None) -> int | None:
 def service(how: str, model: Path, folder: Path, *words: str, seconds: float = 90) -> Iterator[tuple]:
     """Runs `serve.py --with HOW` in `folder` until the block ends -> URL for pictures, token and process number, once it
     answers."""
-    from load import good_cases
+    from service.load_generator import good_cases
 
     port, key, body = free_port(5), folder / "runs/torchserve/key_file.json", good_cases(1)[0].body
     path = f"/predictions/{engine.open_onnx(model.read_bytes()).meta['arch']}" if how == "torchserve" else "/predict"
@@ -138,10 +138,20 @@ def service(how: str, model: Path, folder: Path, *words: str, seconds: float = 9
 
 
 def put_load(url: str, token: str | None, requests: int, clients: int = 32, *words: str) -> dict:
-    """load.py in a process of its own -> what it measured."""
-    command = [sys.executable, HERE / "load.py", url, "--requests", requests, "--clients", clients, *words]
+    """The load generator in a process of its own -> what it measured."""
+    command = [
+        sys.executable,
+        "-m",
+        "service.load_generator",
+        url,
+        "--requests",
+        requests,
+        "--clients",
+        clients,
+        *words,
+    ]
     environment = os.environ | ({"SERVE_TOKEN": token} if token else {})
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run([*map(str, command)], cwd=HERE, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout)
 
 
@@ -220,9 +230,9 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     about = {"cores": engine.cores()}
     if args.services or args.soak:
-        import serve
+        from service.options import DEFAULT_MODEL
 
-        model = Path(args.model) if args.model else serve.DEFAULT_MODEL
+        model = Path(args.model or DEFAULT_MODEL)
     if args.soak:
         return print(json.dumps(about | soak(model, args.soak)))
     if args.services:

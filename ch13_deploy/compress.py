@@ -34,11 +34,11 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import datasets
-import engine
 import export
 import models
 import utils
 from datasets import Batches, Split
+from service import engine
 from utils import fail
 
 ROUNDS = 15  # of the latency, all variants in turn

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-import picture
 import pictures
 import sample
 import utils
+from service import picture
 from utils import Number, fail, fingerprint, rank, world
 
 SAMPLE_SIZES = {"train": 6000, "val": 1000, "test": 2000}

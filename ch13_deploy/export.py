@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import datasets
 import models
 import utils
-from engine import ENDINGS, BadModel, open_model
+from service.engine import ENDINGS, BadModel, open_model
 from utils import fail
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet10.safetensors"

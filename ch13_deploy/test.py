@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import datasets
-import engine
 import models
 import utils
+from service import engine
 from utils import fail
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet10.safetensors"

@@ -242,10 +242,7 @@ def train(args: Namespace, device: torch.device) -> Path:
         return run
     scheduler = utils.one_cycle(optimizer, args.epochs * steps, progress["epoch"] * steps, **cycle)
     events = utils.Events(run, progress["history"])
-    how = "alone" if world() == 1 else f"{world()} processes, {'FSDP2' if args.shard else 'DDP'}"
-    say(
-        f"{len(train_loader.labels):,} training pictures; {device}, {args.precision}, {how}; torch {torch.__version__}; {run}"
-    )
+    announce(run, args, device, len(train_loader.labels))
     compiled = torch.compile(model) if args.compile else model
 
     for epoch in range(progress["epoch"], args.epochs):
@@ -266,6 +263,11 @@ def train(args: Namespace, device: torch.device) -> Path:
     events.close()
     conclude(run, progress["history"])
     return run
+
+
+def announce(run: Path, args: Namespace, device: torch.device, pictures: int) -> None:
+    how = "alone" if world() == 1 else f"{world()} processes, {'FSDP2' if args.shard else 'DDP'}"
+    say(f"{pictures:,} training pictures; {device}, {args.precision}, {how}; torch {torch.__version__}; {run}")
 
 
 def conclude(run: Path, history: list[dict]) -> None:

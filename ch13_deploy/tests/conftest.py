@@ -25,13 +25,27 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device of the tests that train: cpu or cuda")
 
 
-ORDER = "train export compress models picture other_services serve deploy page front pool".split()
+ORDER = [
+    "train",
+    "export",
+    "compress",
+    "models",
+    "picture",
+    "other_services",
+    "serve",
+    "deploy",
+    "page",
+    "front",
+    "pool",
+]
 
 
 def pytest_collection_modifyitems(items):
-    """The long ones first, so that none is left over when one of two processes has nothing more to do; those that compute in the
-    first half, those that wait for services in the second, as pytest-xdist begins at both."""
-    items.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")))
+    """The long tests first, so that none is left over when one of two processes has nothing more to do; those that compute in
+    the first half, those that wait for services in the second, as pytest-xdist begins at both."""
+    items.sort(
+        key=lambda item: ORDER.index(name) if (name := item.path.stem.removeprefix("test_")) in ORDER else len(ORDER)
+    )
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from pathlib import Path
 import uvicorn
 from conftest import CHAPTER
 
-import app
-import serve
-from load import Target, put_load
-from pool import Model, Settings
-from protocol import Protocol
+from service import app
+from service import server as service_server
+from service.load_generator import Target, put_load
+from service.pool import Model, Settings
+from service.protocol import Protocol
 
 
 class Client:
@@ -171,7 +171,7 @@ def front(submit=echo, most: int = 1000, **settings):
         app.make_app(pool), http=protocol, lifespan="off", ws="none", log_config=None, loop="asyncio"
     )
     config.timeout_graceful_shutdown = 5
-    server = serve.Server(config, pool)
+    server = service_server.Server(config, pool)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([sock])))
     thread.start()
     try:

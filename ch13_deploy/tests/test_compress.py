@@ -8,9 +8,9 @@ from conftest import CHAPTER
 
 import compress
 import datasets
-import engine
 import export
 import models
+from service import engine
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from conftest import CHAPTER
 from running import running
 
-import load
+from service import load_generator, options
 
 
 def lines_of(name: str) -> set[str]:
@@ -20,7 +20,8 @@ def lines_of(name: str) -> set[str]:
 
 def copied() -> dict[str, str]:
     """What the Dockerfile copies -> where below /app."""
-    rows = re.findall(r"^COPY (.+) /app/(\S*)$", (CHAPTER / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    text = (CHAPTER / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
+    rows = re.findall(r"^COPY (.+) /app/(\S*)$", text, re.MULTILINE)
     return {name: folder for names, folder in rows for name in shlex.split(names)}
 
 
@@ -40,7 +41,7 @@ def test_the_container_has_all_that_the_service_needs_and_no_torch(tmp_path):
     model = tmp_path / "app" / "weights" / "resnet10.onnx"
     where = {"PYTHONPATH": str(tmp_path / "no"), "PYTHONDONTWRITEBYTECODE": "1"}
     with running(model, tmp_path, chapter=tmp_path / "app", **where) as service:
-        status, answer = service.predict(load.good_cases(1)[0].body)
+        status, answer = service.predict(load_generator.good_cases(1)[0].body)
         assert status == 200 and answer["classes"][0]["name"] == "stop"
     assert sys.platform == "win32" or not list((tmp_path / "app").rglob("__pycache__"))
 
@@ -51,12 +52,10 @@ def documents(name: str) -> list[dict]:
 
 
 def test_the_kubernetes_files_agree_with_the_service():
-    import serve
-
     deployment, service, budget, scaler = documents("service.yaml")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    _, settings = serve.parse(container["args"])
+    _, settings = options.parse(container["args"])
     assert pod["terminationGracePeriodSeconds"] > settings.drain + 2 * settings.timeout + 5
     assert {service["metadata"]["name"], "localhost"} & set(settings.allowed_hosts)
     ports = {container[name]["httpGet"]["port"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}

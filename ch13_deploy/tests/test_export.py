@@ -10,11 +10,11 @@ import torch
 from conftest import CHAPTER
 from PIL import Image
 
-import engine
 import export
 import models
 import test as tester
-from load import encoded, good_cases, odd_cases
+from service import engine
+from service.load_generator import encoded, good_cases, odd_cases
 
 CASES = {name: case for name, case in odd_cases().items() if case.status == 200}
 
@@ -40,7 +40,7 @@ COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++"
 
 
 AOTI = pytest.param("aoti", "", marks=COMPILER)
-QUICK_COMPILER = {  # half of the compiler's time, and a fifth of it at first: no trials of the processor, nothing for a debugger
+QUICK_COMPILER = {  # it tries out no processor, prepares no headers for next time, and writes nothing for a debugger
     "cpp.vec_isa_ok": False,
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,

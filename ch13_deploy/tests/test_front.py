@@ -2,6 +2,7 @@
 this process, over answers that are made up."""
 
 import asyncio
+import base64
 import json
 import threading
 import time
@@ -9,9 +10,9 @@ import time
 import pytest
 from running import echo, front, head, read_all, wait_until
 
-import app
-from picture import Refused
-from pool import CannotStart, Settings
+from service import app
+from service.picture import Refused
+from service.pool import CannotStart, Settings
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +293,8 @@ def test_docs_only_where_they_are_asked_for():
         assert "openapi.json" in service.ask("GET", "/docs")[2]
         paths = service.ask("GET", "/openapi.json")[2]["paths"]
         assert set(paths) == {"/predict", "/reload", "/", "/health", "/ready", "/metrics"}
-        assert "multipart/form-data" in paths["/predict"]["post"]["requestBody"]["content"]
+        content = paths["/predict"]["post"]["requestBody"]["content"]
+        assert {"multipart/form-data", "application/json"} < set(content)
 
 
 def test_health_says_which_model_and_when_no_worker_lives(service):
@@ -373,6 +375,61 @@ def test_forms_that_are_none_are_refused(service):
     ):
         status, answer = service.predict(sent, said)
         assert status == expected and set(answer) == {"error"}, (sent, answer)
+
+
+# ---- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def in_json(*files: bytes) -> bytes:
+    """A body as the README shows it."""
+    pictures = [{"name": f"{i}.jpg", "data": base64.b64encode(file).decode()} for i, file in enumerate(files)]
+    return json.dumps({"pictures": pictures}).encode()
+
+
+def test_each_picture_in_json_is_answered_or_refused_by_itself():
+    async def some(data: bytes):
+        return (415, json.dumps({"error": "not a picture"})) if data == b"none" else await echo(data)
+
+    bad = [{"data": "a*b="}, {"data": "abc"}, {"data": "\u00e9A=="}, {"data": 5}, {"name": "a"}, "text", None]
+    with front(some) as service:
+        body = json.loads(in_json(b"\0\xff\n", b"none", b"x" * 100_000))
+        body["pictures"][1:1] = bad
+        for kind in ("application/json", "Application/JSON; charset=utf-8"):
+            status, answer = service.predict(json.dumps(body), kind)
+            pictures = answer["pictures"]
+            assert status == 200 and [p["status"] for p in pictures] == [200, *[400] * 7, 415, 200]
+            assert pictures[0] == {"status": 200, "length": 3, "start": "\0\xff\n"}
+            assert pictures[-1]["length"] == 100_000 and all(set(p) == {"status", "error"} for p in pictures[1:9])
+            assert [p["error"] for p in pictures[1:4]] == ['"data" is not base64'] * 3
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", 400),
+        (b"nonsense", 400),
+        (b'{"pictures": [{"data": "YQ=="}]', 400),  # cut off
+        (b"\xff\xfe\x00", 400),
+        (b"5", 400),
+        (b"[]", 400),
+        (b"{}", 400),
+        (b'{"pictures": []}', 400),
+        (b'{"pictures": {"data": "YQ=="}}', 400),
+        (b'{"pictures": 1' + b"0" * 5000 + b"}", 400),  # a number that Python does not read
+        (b"[" * 1000, 400),  # too deep, or not closed
+        (b"[" * 900 + b"]" * 900, 400),
+        (b"[" * 190_000, 413),
+        (b'{"pictures": [' + b"{}," * 60_000 + b"{}]}", 413),
+        (in_json(*[b"a"] * 32), 200),
+        (in_json(*[b"a"] * 33), 413),
+        (in_json(b"a" * 160_000), 413),  # with what base64 adds it is more than 200,000 bytes
+        (b" " * 300_000, 413),
+    ],
+    ids=lambda value: None if isinstance(value, int) else f"{value[:20]!r} {len(value)}",
+)
+def test_json_that_is_of_no_use_is_refused(service, body, expected):
+    status, answer = service.predict(body, "application/json")
+    assert status == expected and set(answer) == ({"error"} if expected != 200 else {"pictures"}), answer
 
 
 def test_many_clients_at_a_time_all_get_their_own_answers():

@@ -3,16 +3,16 @@
 import http.client
 import importlib.util
 import json
-from concurrent.futures import ThreadPoolExecutor
+import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 
 import bench
-import engine
-import serve_torchserve
-from load import good_cases, odd_cases
+from service import engine, handler, serve_torchserve
+from service.load_generator import good_cases, odd_cases
 
 NO_TORCHSERVE = serve_torchserve.missing()
 NO_RAY = None if importlib.util.find_spec("ray") else "pip install -r requirements-ray.txt (there is no ray)"
@@ -48,24 +48,23 @@ def assert_the_same_answers(url: str, token: str | None, onnx_file) -> None:
 
 
 @pytest.fixture(scope="module")
-def started(onnx_file, tmp_path_factory):
-    """Those services that are installed, started at the same time, as each takes a while: name -> URL, token and folder."""
-    lacking = {"torchserve": NO_TORCHSERVE, "ray": NO_RAY}
-    folders = {how: tmp_path_factory.mktemp(how) for how, why in lacking.items() if why is None}
-    with ExitStack() as stack, ThreadPoolExecutor() as threads, pytest.MonkeyPatch.context() as patch:
+def start(onnx_file, tmp_path_factory):
+    """start("ray") -> its URL and token, and the folder in which it runs."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")  # quick to start, slow for long
         patch.setenv("RAY_prestart_worker_first_driver", "0")  # two workers that nobody uses
 
-        def start(how: str):
-            return stack.enter_context(bench.service(how, onnx_file, folders[how]))
+        def one(how: str):
+            folder = tmp_path_factory.mktemp(how)
+            url, token, _ = stack.enter_context(bench.service(how, onnx_file, folder))
+            return url, token, folder
 
-        jobs = {how: threads.submit(start, how) for how in folders}
-        yield {how: (*job.result()[:2], folders[how]) for how, job in jobs.items()}
+        yield one
 
 
 @pytest.mark.skipif(NO_TORCHSERVE is not None, reason=str(NO_TORCHSERVE))
-def test_torchserve_answers_the_same_and_wants_its_tokens(started, onnx_file):
-    url, token, folder = started["torchserve"]
+def test_torchserve_answers_the_same_and_wants_its_tokens(start, onnx_file):
+    url, token, folder = start("torchserve")
     assert_the_same_answers(url, token, onnx_file)
     assert ask(url, good_cases(1)[0].body)[0] == 400  # TorchServe's way to say that the token is missing
     keys = json.loads((folder / "runs/torchserve/key_file.json").read_text())
@@ -84,11 +83,28 @@ def test_torchserve_answers_the_same_and_wants_its_tokens(started, onnx_file):
 
 
 @pytest.mark.skipif(NO_RAY is not None, reason=str(NO_RAY))
-def test_ray_serve_answers_the_same(started, onnx_file):
-    url, token, _ = started["ray"]
+def test_ray_serve_answers_the_same(start, onnx_file):
+    url, token, _ = start("ray")
     assert_the_same_answers(url, token, onnx_file)
     assert ask(url, ODD["not an image"].body)[0] == 415
     assert ask(url.replace("/predict", "/nothing"), b"")[0] == 404
+
+
+def test_what_is_no_picture_costs_no_other_request_of_torchserves_batch_its_answer(onnx_file, monkeypatch):
+    """Of JSON it makes a dict, of text a str."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    manifest = {"model": {"serializedFile": onnx_file.name}}
+    statuses: dict[int, int] = {}
+    context = SimpleNamespace(system_properties={"model_dir": str(onnx_file.parent)}, manifest=manifest)
+    context.set_response_status = lambda status, phrase, i: statuses.update({i: status})
+    context.set_response_content_type = lambda i, kind: None
+    worker = handler.Handler()
+    worker.initialize(context)
+    picture = good_cases(1)[0].body
+    rows = [{"body": bytearray(picture)}, {"body": {"a": 1}}, {"body": [1]}, {"body": "text"}, {}, {"data": picture}]
+    answers = [json.loads(text) for text in worker.handle(rows, context)]
+    assert statuses == {0: 200, 1: 415, 2: 415, 3: 415, 4: 400, 5: 200}
+    assert answers[0] == answers[5] and answers[0]["classes"][0]["name"] == "stop"
 
 
 def test_what_is_missing_for_torchserve_is_said_in_one_line(monkeypatch, onnx_file):

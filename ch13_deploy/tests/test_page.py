@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from load import good_cases
+from service.load_generator import good_cases
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(not CHROMIUM or os.name == "nt", reason="no Chromium here")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import picture
 import pictures
-from load import encoded, good_cases, odd_cases
+from service import picture
+from service.load_generator import encoded, good_cases, odd_cases
 
 ODD = odd_cases()
 LEFT_TO_THE_SERVER = {"wrong content type", "too large a body"}  # what a body's bytes alone do not tell

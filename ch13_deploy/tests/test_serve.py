@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import shutil
@@ -18,10 +19,9 @@ from conftest import CHAPTER
 from PIL import Image
 from running import head, running, wait_until
 
-import engine
-import load
 import serve
-from load import Target, encoded, good_cases, mixed, odd_cases, put_load
+from service import engine, load_generator, options, server
+from service.load_generator import Target, encoded, good_cases, mixed, odd_cases, put_load
 
 ODD = odd_cases()
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc, which only Linux has")
@@ -42,7 +42,7 @@ def own_service(onnx_file, tmp_path_factory):
 
 
 def test_a_picture_gets_its_classes(service):
-    for case, name in zip(good_cases(10), load.sample.CLASSES, strict=True):
+    for case, name in zip(good_cases(10), load_generator.sample.CLASSES, strict=True):
         status, answer = service.predict(case.body)
         assert status == 200 and answer["width"] == answer["height"] == 32
         shares = [c["probability"] for c in answer["classes"]]
@@ -61,14 +61,14 @@ def test_every_odd_body_gets_the_status_it_should(service, name):
 
 def test_a_picture_has_one_answer_however_it_is_stored(service):
     """Turned with the note that it is; as 16-bit grey; see-through on white."""
-    sign = Image.fromarray(load.sample.make(1, seed=99)[0][0]).resize((120, 80))
+    sign = Image.fromarray(load_generator.sample.make(1, seed=99)[0][0]).resize((120, 80))
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encoded(sign.rotate(90, expand=True), "PNG", exif=exif)
     upright, answer = service.predict(encoded(sign, "PNG")), service.predict(turned)
     assert answer == upright and (answer[1]["width"], answer[1]["height"]) == (120, 80)
     grey = sign.convert("L")
-    wide = Image.fromarray(load.np.asarray(grey).astype("uint16") * 257)
+    wide = Image.fromarray(load_generator.np.asarray(grey).astype("uint16") * 257)
     assert service.predict(encoded(wide, "PNG")) == service.predict(encoded(grey, "PNG"))
     clear = sign.convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(sign.size))
@@ -115,6 +115,20 @@ def test_a_form_of_several_files(service):
     names = [picture.get("classes", [{"name": picture.get("error")}])[0]["name"] for picture in answer["pictures"]]
     assert names[::2] == ["yield", "stop"] and names[1].startswith("not a picture")
     assert answer["pictures"][2]["classes"] == service.predict(files[2])[1]["classes"]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl")
+def test_json_as_the_readme_shows_it(service, tmp_path):
+    """A copy of its two lines, sent to this service; of a good picture and of what is none."""
+    page = (CHAPTER / "README.md").read_text("utf-8")
+    lines = re.search(r"^printf .+\ncurl .+application/json.+$", page, re.MULTILINE)[0]
+    for content, expected in ((good_cases(2)[1].body, 200), (b"Dear Sir or Madam", 415)):
+        (tmp_path / "a.jpg").write_bytes(content)
+        command = lines.replace(":8000/", f":{service.port}/")
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+        (answer,) = json.loads(done.stdout)["pictures"]
+        status, alone = service.predict(content)
+        assert answer == {"status": expected} | alone and status == expected
 
 
 def test_a_client_that_goes_away_leaves_no_trace(service):
@@ -249,12 +263,12 @@ def test_a_new_model_takes_over_without_a_failed_request(own_service, onnx_file)
 def test_sigterm_to_the_whole_group_answers_what_was_taken_and_ends(onnx_file, tmp_path):
     """Photos and signs are being answered when service and workers are told to end, as a terminal or a supervisor does."""
     with running(onnx_file, tmp_path, "--max-batch", "4", start_new_session=True) as service:
-        photo = load.Case(encoded(Image.effect_noise((2000, 2000), 60), "PNG"))
+        photo = load_generator.Case(encoded(Image.effect_noise((2000, 2000), 60), "PNG"))
         todo, done = [photo, *good_cases(8)] * 500, []  # more than there is time for
 
         async def send_until_nothing_is_left():
             target = Target("127.0.0.1", service.port, "/predict")
-            await asyncio.gather(*(load.client(target, todo, done, 30) for _ in range(30)))
+            await asyncio.gather(*(load_generator.client(target, todo, done, 30) for _ in range(30)))
 
         asking = threading.Thread(target=lambda: asyncio.run(send_until_nothing_is_left()))
         asking.start()
@@ -282,9 +296,9 @@ def test_the_shipped_model_is_that_of_the_shipped_weights(onnx_file):
     import models
     import utils
 
-    opened, weights = engine.open_model(serve.DEFAULT_MODEL, 1), CHAPTER / "weights" / "resnet10.safetensors"
+    opened, weights = engine.open_model(options.DEFAULT_MODEL, 1), CHAPTER / "weights" / "resnet10.safetensors"
     model, meta = models.load(weights)
-    assert onnx_file == serve.DEFAULT_MODEL and opened.meta["source_sha256"] == utils.hash_of(weights)
+    assert onnx_file == options.DEFAULT_MODEL and opened.meta["source_sha256"] == utils.hash_of(weights)
     assert opened.meta["classes"] == meta["classes"] and opened.meta["score"] == meta["score"]
     assert export.difference(model, onnx_file, export.real_pictures("sample", 32)) < export.TOLERANCE
     assert str(CHAPTER.parent).encode() not in onnx_file.read_bytes(), "names a folder of the machine that exported it"
@@ -293,8 +307,9 @@ def test_the_shipped_model_is_that_of_the_shipped_weights(onnx_file):
 def test_a_service_needs_no_torch_and_writes_nothing(tmp_path):
     lines = (
         "import sys, builtins\n"
-        "import serve, app, pool, protocol, engine, worker\n"
-        "args, settings = serve.parse(['--port', '0'])\n"
+        "import serve\n"
+        "from service import app, bodies, engine, options, pool, protocol, server, worker\n"
+        "args, settings = options.parse(['--port', '0'])\n"
         "engine.open_onnx(settings.model.read_bytes(), 1)\n"
         "sys.exit('torch' in sys.modules)"
     )
@@ -320,7 +335,7 @@ def test_a_service_needs_no_torch_and_writes_nothing(tmp_path):
 )
 def test_flags_have_bounds(words, message):
     with pytest.raises(SystemExit) as refusal:
-        serve.parse(words)
+        options.parse(words)
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -328,7 +343,7 @@ def test_flags_have_bounds(words, message):
 def test_a_token_that_no_client_can_send_is_refused_at_the_start(monkeypatch, token):
     monkeypatch.setenv("SERVE_TOKEN", token)
     with pytest.raises(SystemExit, match="SERVE_TOKEN: must be of ASCII"):
-        serve.parse([])
+        options.parse([])
 
 
 def test_connections_have_a_limit_below_that_of_file_descriptors():
@@ -336,7 +351,7 @@ def test_connections_have_a_limit_below_that_of_file_descriptors():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(300, before[0]), before[1]))
-        most = serve.most_connections(serve.parse(["--max-queue", "256"])[1])
+        most = server.most_connections(options.parse(["--max-queue", "256"])[1])
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         assert most == min(1280, soft - 72) and soft > most + 64
     finally:
@@ -348,7 +363,7 @@ def test_what_cannot_be_served_is_said_in_one_line(onnx_file, tmp_path, run_scri
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit, match=f"cannot listen on 127.0.0.1:{port}: Address already in use"):
-            serve.listen("127.0.0.1", port)
+            server.listen("127.0.0.1", port)
     with pytest.raises(SystemExit, match="gone.onnx: No such file or directory; `python export.py"):
         serve.main(["--model", str(tmp_path / "gone.onnx"), "--port", "0"])
     done = run_script("serve.py", "--model", tmp_path / "cut.onnx", "--port", 0)

@@ -62,7 +62,7 @@ def main() -> None:
         answers.write(struct.pack("<I", len(data)) + data)
         answers.flush()
 
-    import engine  # after the above: it takes a moment
+    from service import engine  # after the above: it takes a moment
 
     (model,) = frames.get()
     try:

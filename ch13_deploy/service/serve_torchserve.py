@@ -15,16 +15,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from engine import BadModel, open_onnx
-from pool import Settings
+from service.engine import BadModel, open_onnx
+from service.options import fail
+from service.pool import Settings
 
 HERE = Path(__file__).parent
-
-
-def fail(message) -> None:
-    raise SystemExit(f"error: {message}")
 
 
 def missing() -> str | None:
@@ -36,7 +34,7 @@ def missing() -> str | None:
 
 
 def pack(settings: Settings, folder: Path) -> str:
-    """Writes model_store/NAME.mar: the model, the handler and the two files that it imports -> NAME."""
+    """Writes model_store/NAME.mar: the model, the handler and, as service/, the files that it imports -> NAME."""
     try:
         name = open_onnx(settings.model.read_bytes(), 1).meta["arch"]
     except (BadModel, OSError) as why:
@@ -44,10 +42,14 @@ def pack(settings: Settings, folder: Path) -> str:
     store = folder / "model_store"
     store.mkdir(parents=True, exist_ok=True)
     words = {"model-name": name, "version": "1.0", "serialized-file": settings.model, "handler": HERE / "handler.py"}
-    words |= {"extra-files": f"{HERE / 'engine.py'},{HERE / 'picture.py'}", "export-path": store}
-    command = [sys.executable, "-m", "model_archiver.model_packaging", "--force"]
-    command += [str(part) for name, value in words.items() for part in (f"--{name}", value)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as extra:
+        (Path(extra) / "service").mkdir()
+        for file in ("__init__.py", "engine.py", "picture.py"):
+            shutil.copy(HERE / file, Path(extra) / "service")
+        words |= {"extra-files": extra, "export-path": store}
+        command = [sys.executable, "-m", "model_archiver.model_packaging", "--force"]
+        command += [str(part) for name, value in words.items() for part in (f"--{name}", value)]
+        done = subprocess.run(command, capture_output=True, text=True)
     if not (store / f"{name}.mar").exists():
         fail(f"the model could not be packed: {done.stderr.strip().splitlines()[-1:]}")
     return name

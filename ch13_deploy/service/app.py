@@ -1,7 +1,8 @@
 """The service's HTTP side: what is taken, what is refused, and how it is watched. Pictures go to the pool unopened.
 
     POST /predict   the bytes of a picture file -> {"width", "height", "classes": [{"name", "probability"}, ...]}
-                    a form of several files (curl -F) -> {"pictures": [{"status", and the above or "error"}, ...]}
+                    a form of several files (curl -F), or JSON {"pictures": [{"data": base64}, ...]}
+                    -> {"pictures": [{"status", and the above or "error"}, ...]}
     GET  /          a page that takes a picture and shows the answer
     GET  /health    200 while the process can do its work; /ready: 200 while it can answer; /metrics: for Prometheus
     POST /reload    open the model file again (only where there is a token); the signal SIGHUP does the same
@@ -20,14 +21,14 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from engine import BadModel
-from picture import Refused
-from pool import CannotStart, Pool, Settings
+from service.bodies import FORM, JSON, ONE_FILE, holds_several, is_taken, pictures_of
+from service.engine import BadModel
+from service.picture import Refused
+from service.pool import CannotStart, Pool, Settings
 
 log = logging.getLogger("serve")
 PAGE = Path(__file__).with_name("page.html")
@@ -37,8 +38,6 @@ PAGE_HEADERS = {  # the page may load nothing from elsewhere, and nobody may fra
     "img-src blob:; connect-src 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-FORM, TAKEN_TYPES = "multipart/form-data", ("image/", "application/octet-stream")
-MOST_FILES = 32  # of a form
 NO_TOKEN = Refused(401, "this service asks for a token: send the header Authorization: Bearer TOKEN")
 
 
@@ -146,53 +145,6 @@ def is_address(name: str) -> bool:
         return False
 
 
-def files_of_form(kind: bytes | str, body: bytes) -> list[bytes]:
-    """The body of a form -> the bytes of the files in it, in their order; other fields are ignored. Raises Refused."""
-    files: list[bytearray] = []
-    header: dict[str, bytearray] = {}
-    is_file = False
-
-    def begin() -> None:
-        header.update(name=bytearray(), value=bytearray(), disposition=bytearray())
-
-    def end_of_header() -> None:
-        if header["name"].lower() == b"content-disposition":
-            header["disposition"] = header["value"]
-        header.update(name=bytearray(), value=bytearray())
-
-    def begin_data() -> None:
-        nonlocal is_file
-        is_file = b"filename" in parse_options_header(bytes(header["disposition"]))[1]
-        if is_file and len(files) == MOST_FILES:
-            raise Refused(413, f"more than {MOST_FILES} files in a form")
-        if is_file:
-            files.append(bytearray())
-
-    def data(chunk: bytes, start: int, end: int) -> None:
-        if is_file:
-            files[-1].extend(memoryview(chunk)[start:end])
-
-    callbacks = {
-        "on_part_begin": begin,
-        "on_header_field": lambda chunk, start, end: header["name"].extend(chunk[start:end]),
-        "on_header_value": lambda chunk, start, end: header["value"].extend(chunk[start:end]),
-        "on_header_end": end_of_header,
-        "on_headers_finished": begin_data,
-        "on_part_data": data,
-    }
-    try:
-        parser = MultipartParser(parse_options_header(kind)[1][b"boundary"], callbacks)
-        parser.write(body)
-        parser.finalize()
-    except Refused:
-        raise
-    except Exception:  # FormParserError, KeyError without a boundary, ...
-        raise Refused(400, "a damaged form; send it as curl -F file=@a.jpg does") from None
-    if not files:
-        raise Refused(400, "a form without a file; send it as curl -F file=@a.jpg does")
-    return [bytes(file) for file in files]
-
-
 class Service:
     """The endpoints."""
 
@@ -202,14 +154,15 @@ class Service:
         self.page = PAGE.read_bytes()
 
     async def predict(self, request: Request) -> Response:
-        """The classes of a picture: send the bytes of its file, or a form with several files."""
-        kind = request.headers.get("content-type", TAKEN_TYPES[1]).lower()
+        """The classes of a picture: send the bytes of its file, or a form or JSON with several."""
+        kind = request.headers.get("content-type", ONE_FILE[1])
         size = int(request.headers.get("content-length", 0))  # the parser has refused anything but digits
         body = Body(self)
         try:
             data = await body.read(request, self.objection(request, kind, size))
-            if kind.startswith(FORM):
-                return await self.predict_form(request.headers["content-type"], data)
+            if holds_several(kind):
+                pictures, data = pictures_of(kind, data), b""  # not both at a time
+                return answer(200, {"pictures": await asyncio.gather(*map(self.predict_one, pictures))})
             status, text = await self.pool.submit(data)
             return answer(status, text)
         except ClientDisconnect:
@@ -222,17 +175,15 @@ class Service:
         finally:
             body.release()
 
-    async def predict_form(self, kind: str, data: bytes) -> Response:
-        """Each picture is answered, or refused, by itself."""
-
-        async def one(file: bytes) -> dict:
-            try:
-                status, text = await self.pool.submit(file)
-                return {"status": status} | (json.loads(text) if isinstance(text, str) else text)
-            except Refused as why:
-                return {"status": why.status, "error": str(why)}
-
-        return answer(200, {"pictures": await asyncio.gather(*map(one, files_of_form(kind, data)))})
+    async def predict_one(self, picture: bytes | Refused) -> dict:
+        """Of several: it is answered, or refused, by itself."""
+        try:
+            if isinstance(picture, Refused):
+                raise picture
+            status, text = await self.pool.submit(picture)
+            return {"status": status} | (json.loads(text) if isinstance(text, str) else text)
+        except Refused as why:
+            return {"status": why.status, "error": str(why)}
 
     def objection(self, request: Request, kind: str, size: int) -> Refused | None:
         """What speaks against a request before its body is read, if anything. `size`: as announced."""
@@ -240,8 +191,10 @@ class Service:
             return NO_TOKEN
         if size > self.settings.max_body:
             return Refused(413, f"a body of {size:,} bytes; at most {self.settings.max_body:,} are taken")
-        if not kind.startswith((*TAKEN_TYPES, FORM)):
-            return Refused(415, f"send a picture's bytes as image/jpeg or application/octet-stream, or files as {FORM}")
+        if not is_taken(kind.lower()):
+            return Refused(
+                415, f"send a picture's bytes as image/jpeg or {ONE_FILE[1]}, or several as {FORM} or {JSON}"
+            )
         return None
 
     def allowed(self, request: Request) -> bool:
@@ -352,7 +305,10 @@ def documented() -> dict:
     binary = {"schema": {"type": "string", "format": "binary"}}
     files = {"type": "array", "items": binary["schema"]}
     form = {"schema": {"type": "object", "properties": {"file": files}}}
-    return {"requestBody": {"required": True, "content": {TAKEN_TYPES[1]: binary, "image/*": binary, FORM: form}}}
+    words = {"type": "object", "properties": {"name": {"type": "string"}, "data": {"type": "string", "format": "byte"}}}
+    several = {"schema": {"type": "object", "properties": {"pictures": {"type": "array", "items": words}}}}
+    content = {ONE_FILE[1]: binary, "image/*": binary, FORM: form, JSON: several}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def make_app(pool: Pool):

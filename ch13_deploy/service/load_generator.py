@@ -1,7 +1,7 @@
 """Puts a service under load from a process of its own, with good pictures or with all kinds of bad ones among them.
 
-    python load.py http://127.0.0.1:8000/predict --clients 32 --requests 10000
-    python load.py http://127.0.0.1:8000/predict --requests 10000 --malformed --nuisances 100
+    python -m service.load_generator http://127.0.0.1:8000/predict --clients 32 --requests 10000
+    python -m service.load_generator http://127.0.0.1:8000/predict --requests 10000 --malformed --nuisances 100
 
 Each client sends its next request when it has the answer to the last, over a connection that it keeps. Prints one line of
 JSON: requests a second, the latencies' percentiles in milliseconds, how often each status came, and how many requests were

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-import picture
+from service import picture
 
 ENDINGS = {"torchscript": ".torchscript.pt", "export": ".export.pt2", "aoti": ".aoti.pt2", "onnx": ".onnx"}
 

@@ -21,11 +21,12 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import BadModel
-from picture import MAX_PIXELS, Refused
+from service.engine import BadModel
+from service.picture import MAX_PIXELS, Refused
 
 log = logging.getLogger("serve")
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = ("-m", "service.worker")
+CHAPTER = Path(__file__).parents[1]
 START_SECONDS = 60.0
 BATCH_BYTES = 2_000_000  # of a batch's files: one that has more takes no further one
 PAUSES = (0.25, 10.0)  # seconds before a worker that could not be started is started again: the first, and the longest
@@ -111,9 +112,9 @@ class Worker:
     async def start(cls, model: Model, settings: Settings) -> "Worker":
         """-> a worker that has opened `model`. Raises BadModel, or CannotStart."""
         options = {name: getattr(settings, name) for name in ("threads", "max_pixels", "provider")}
-        command = (sys.executable, WORKER, json.dumps(options | {"parent": os.getpid()}))
+        command = (sys.executable, *WORKER, json.dumps(options | {"parent": os.getpid()}))
         try:
-            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=CHAPTER)
         except (OSError, RuntimeError, MemoryError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise CannotStart(f"no worker can be started: {why}") from None
