@@ -69,6 +69,13 @@ class CannotStart(Exception):
     """No process can be started now: memory, processes or file descriptors are short. The message is one line."""
 
 
+SHORTAGES = (OSError, RuntimeError, MemoryError)  # what Python raises where the system has no more of something
+
+
+def reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @dataclass
 class Model:
     """A model file's bytes, read once: a worker started later gets the same ones, whatever has become of the file."""
@@ -115,9 +122,8 @@ class Worker:
         command = (sys.executable, *WORKER, json.dumps(options | {"parent": os.getpid()}))
         try:
             process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=CHAPTER)
-        except (OSError, RuntimeError, MemoryError) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise CannotStart(f"no worker can be started: {why}") from None
+        except SHORTAGES as error:
+            raise CannotStart(f"no worker can be started: {reason(error)}") from None
         worker = cls(process, model)
         try:
             said = await asyncio.wait_for(worker.ask([model.data]), START_SECONDS)
@@ -203,7 +209,10 @@ class Pool:
         """Opens the model file again, beside the workers of the old one, which serve until the new ones do. Raises BadModel or
         CannotStart."""
         async with self.reloading:
-            model = await asyncio.to_thread(Model.read, self.settings.model)
+            try:
+                model = await asyncio.to_thread(Model.read, self.settings.model)
+            except SHORTAGES as error:  # of a thread, or of what Python imports for its first
+                raise CannotStart(f"the model cannot be read now: {reason(error)}") from None
             fresh = await self.hire(model)
             self.model, before = model, self.workers
             self.workers = []

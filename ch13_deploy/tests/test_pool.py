@@ -210,6 +210,24 @@ def test_file_descriptors_at_their_limit_end_nothing_for_ever(tmp_path):
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
+def test_a_reload_for_which_there_is_no_thread_is_said_and_tried_another_time(tmp_path, monkeypatch):
+    async def main():
+        async with started(tmp_path) as pool:
+            for error in (RuntimeError("can't start new thread"), OSError(errno.EMFILE, "can't start new thread")):
+
+                async def fails(*_, error=error):
+                    raise error
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(asyncio, "to_thread", fails)
+                    with pytest.raises(pools.CannotStart, match="cannot be read now: can't start new thread"):
+                        await pool.reload()
+            await pool.reload()
+            assert statuses(await ask(pool, b"a")) == [200] and len(pool.workers) == 1
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
 def test_a_model_that_kills_its_worker_is_refused_and_the_old_one_stays(tmp_path):
     async def main():
         async with started(tmp_path) as pool:
