@@ -169,8 +169,8 @@ def groups(names: list[str]) -> list[tuple[str, str, list[Lesson]]]:
     """The lessons by chapter of the course: (number, title, lessons)."""
     found: dict[str, list[Lesson]] = {}
     for name in names:
-        lesson = read(name)
-        found.setdefault(list(lesson.course)[-1].partition("-")[0], []).append(lesson)
+        chapters = (number.partition("-")[0] for number in read(name).course)
+        found.setdefault(next(chapter for chapter in chapters if chapter in CHAPTERS), []).append(read(name))
     return [(number, CHAPTERS[number], lessons) for number, lessons in found.items()]
 
 

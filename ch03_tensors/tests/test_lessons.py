@@ -111,6 +111,7 @@ def test_a_wrong_name_names_the_nearest_ones():
         ("PCA", "--- pca (3-18) ---"),
         ("gather", "--- gather_rows (3-21) ---"),
         ("torch.gather", "--- gather_rows (3-21) ---"),
+        ("lu", "--- solve_by_lu (3-18) ---"),
         ("创建", "creation: Creating tensors"),
         ("broadcast", "arithmetic: "),
     ],

@@ -15,7 +15,7 @@ import pytest
 
 from book import web
 from book.pieces import read
-from book.web import search_index, write_site
+from book.web import groups, search_index, write_site
 from lessons import MODULES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -126,6 +126,12 @@ def test_the_search_index_knows_numbers_functions_torch_names_and_chinese_titles
     assert found("torch.gather", "API") == {"lessons/indexing#gather_rows"}
     assert "lessons/linalg#pca" in found("pca", "function")
     assert len(rows) == len({json.dumps(row) for row in rows}) > 400
+
+
+def test_the_index_page_has_all_lessons_in_the_order_of_the_course():
+    chapters = groups(list(MODULES))
+    assert [number for number, _, _ in chapters] == ["3", "4", "5", "6", "9", "10"]
+    assert [lesson.name for _, _, lessons in chapters for lesson in lessons] == list(MODULES)
 
 
 def test_a_folder_with_files_of_somebody_else_is_refused(tmp_path):
