@@ -46,8 +46,6 @@ BY_HAND = (  # argparse's own, and what the chapters put together from parts
     "{0}, {1} or more",
     "{0} from {1} to {2}",
     "{0}: must be {1}",
-    "files",  # in "2 files left out", "no class folder"
-    "no",
 )
 
 
@@ -126,7 +124,7 @@ def collect(chapter: Path) -> dict[str, polib.POEntry]:
         if inside.parts[0] in ("tests", "lessons", "book", "exercises"):
             continue
         for text, values, _ in messages_of(path):
-            if not re.search("[A-Za-z]{2}", re.sub(r"\{\d\}", "", text)):
+            if not re.search("[A-Za-z]{2}", re.sub(r"\{\d+\}", "", text)):
                 continue
             entry = result.setdefault(text, polib.POEntry(msgid=text))
             if (inside.as_posix(), "") not in entry.occurrences:
@@ -173,8 +171,8 @@ def faults(chapter: Path) -> list[str]:
     if [entry.msgid for entry in there if not entry.obsolete] != [entry.msgid for entry in new]:
         found.append(f"{path.relative_to(ROOT)} is not up to date: `nox -s messages`")
     for entry in new:
-        plural = {place for place in re.findall(r"(\{\d\}) '\w*' \*", entry.comment)}  # Chinese has none
-        values = [set(re.findall(r"\{\d\}|%\(\w+\)s", text)) - plural for text in (entry.msgid, entry.msgstr)]
+        plural = {place for place in re.findall(r"(\{\d+\}) '\w*' \*", entry.comment)}  # Chinese has none
+        values = [set(re.findall(r"\{\d+\}|%\(\w+\)s", text)) - plural for text in (entry.msgid, entry.msgstr)]
         if entry.msgstr and values[0] != values[1]:
             found.append(f"{path.relative_to(ROOT)}: {entry.msgid!r} and its translation have other values")
     return found

@@ -227,7 +227,7 @@ def test(run: Path) -> dict:
     print_table(result)
     draw_predictions(np.concatenate(predictions["networks"]), np.concatenate(truth), table, run / "predictions.png")
     ours = result["networks"]
-    print(f"{args.arch} ({args.members} networks), {len(folds)} folds ({args.split}) of {table.name}: RMSE {ours['rmse']:.3f}, "
+    say(f"{args.arch} ({args.members} networks), {len(folds)} folds ({args.split}) of {table.name}: RMSE {ours['rmse']:.3f}, "
           f"MAE {ours['mae']:.3f}, R2 {ours['r2']:.3f}, in units of {table.target}")  # fmt: skip
     return {"rmse": ours["rmse"], "mae": ours["mae"], "r2": ours["r2"], "folds": len(folds), "models": result}
 
@@ -329,4 +329,4 @@ def predict_files(run: Path, files: list[str], out: Path) -> None:
         writer.writerows([*row, f"{p:.10g}"] for row, p in zip(cells.rows, predicted, strict=True))
         target = utils.free_name(out / f"{path.stem}-predicted.csv")
         utils.write_atomic(target, text.getvalue())
-        print(f"wrote {target}: {len(x)} rows, mean prediction {predicted.mean():.3f}")
+        say(f"wrote {target}: {len(x)} rows, mean prediction {predicted.mean():.3f}")

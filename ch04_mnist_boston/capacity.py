@@ -15,7 +15,7 @@ import torch
 import boston
 import tables
 import utils
-from utils import Number, new_figure, save_figure
+from utils import Number, new_figure, save_figure, say
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PLAIN = {"weight_decay": 0.0, "huber": 0.0, "l1": 0.0, "dropout": 0.0, "patience": 0}
@@ -77,7 +77,7 @@ def main(argv=None) -> None:
     if not 20 <= args.rows <= len(table.y) - 20:
         utils.fail(f"--rows {args.rows}: must be from 20 to {len(table.y) - 20}, so that 20 are left out")
     widths = [(width, *errors(table, args.rows, width, args.epochs, args.seed)) for width in WIDTHS]
-    print(
+    say(
         f"{'hidden units':<20}{'training rows':>15}{'rows left out':>15}   (RMSE, {table.name}, {args.rows} rows train)"
     )
     for width, train, left_out in widths:
@@ -89,7 +89,7 @@ def main(argv=None) -> None:
     for name, (train, left_out) in remedies.items():
         print(f"{f'{WIDTHS[-1]}, {name}':<28}{train:>7.3f}{left_out:>15.3f}")
     draw(widths, remedies, table.name, Path("capacity.png"))
-    print("wrote capacity.png")
+    say("wrote capacity.png")
 
 
 if __name__ == "__main__":

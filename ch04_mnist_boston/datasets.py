@@ -21,7 +21,7 @@ import sample
 import tables
 import utils
 from photo import read_grey
-from utils import fail, fingerprint, warn, world
+from utils import fail, fingerprint, say, warn, world
 
 VAL_IMAGES = 5000  # of the 60,000 training pictures; the other 55,000 train
 SPLIT_SEED = 1998  # which pictures are validation never depends on --seed, or runs could not be compared
@@ -216,17 +216,17 @@ def main(argv=None) -> None:
     args = parser.parse_args(argv)
     if args.data == "auto":
         table = tables.load_table("auto", args.data_root)
-        print(f"{table.name}: {len(table.y)} rows, {len(table.columns)} features, target {table.target}")
+        say(f"{table.name}: {len(table.y)} rows, {len(table.columns)} features, target {table.target}")
     data = load(args.data, args.data_root, parts=("train", "val", "test"))
     split, size = data.splits["train"], data.splits["train"].images.shape[-1]
     counts = ", ".join(f"{len(part):,} {name}" for name, part in data.splits.items())
-    print(f"{data.name}: {len(data.classes)} classes, {size}x{size} pixels, {counts}")
+    say(f"{data.name}: {len(data.classes)} classes, {size}x{size} pixels, {counts}")
     mean, std = statistics(split.images)
-    print(f"mean of the training pixels, 0 to 1: {mean:.4f}; standard deviation: {std:.4f}")
+    say(f"mean of the training pixels, 0 to 1: {mean:.4f}; standard deviation: {std:.4f}")
     rows = [split.images[split.labels == label][:12] for label in range(len(data.classes))]
     rows = torch.cat([torch.cat([row, row.new_zeros(12 - len(row), *row.shape[1:])]) for row in rows])
     path = pictures.save_picture(Image.fromarray(make_grid(rows, nrow=12, padding=1)[0].numpy()), Path("preview.png"))
-    print(f"wrote {path}: a row each of {utils.shortened(data.classes, 20)}")
+    say(f"wrote {path}: a row each of {utils.shortened(data.classes, 20)}")
 
 
 if __name__ == "__main__":

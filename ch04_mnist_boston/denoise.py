@@ -144,7 +144,7 @@ def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, d
     cleaned = denoised(model, noisy, device)
     before, after = psnr(noisy, clean).mean().item(), psnr(cleaned, clean).mean().item()
     draw_grid([clean, noisy, cleaned], out / "denoised.png")
-    print(f"{meta['arch']}, trained on {meta['data']}: PSNR {before:.2f} dB before, {after:.2f} dB after, noise "
+    say(f"{meta['arch']}, trained on {meta['data']}: PSNR {before:.2f} dB before, {after:.2f} dB after, noise "
           f"{meta['noise']:g}, on {data.name} ({len(clean):,} pictures, {device})")  # fmt: skip
     return {
         "psnr_before": before,
@@ -174,9 +174,9 @@ def clean_files(args: Namespace, model: nn.Module, meta: dict, out: Path, device
             noisy = photo.read_grey(file, meta["image_size"])[None].float() / 255
         except OSError as error:
             bad.append(file)
-            print(f"{file}: not a picture that can be read ({error.strerror or error})")
+            say(f"{file}: not a picture that can be read ({error.strerror or error})")
             continue
         picture = Image.fromarray((255 * denoised(model, noisy, device)[0, 0]).round().byte().numpy())
-        print(f"wrote {pictures.save_picture(picture, out / f'{file.stem}-denoised.png')}")
+        say(f"wrote {pictures.save_picture(picture, out / f'{file.stem}-denoised.png')}")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be used, the first being {bad[0]}")

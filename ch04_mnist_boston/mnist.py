@@ -182,7 +182,7 @@ def test(args: Namespace, model: nn.Module, meta: dict, path: Path, out: Path, d
         rows.append([name, f"{row[data.classes.index(name)] / total:.4f}", f"{int(row.sum()):,}"])
         taken.append(mistaken)
     utils.print_table(rows, ["taken for (times)", *taken])
-    print(f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name} "
+    say(f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name} "
           f"({len(split):,} pictures, {result['wrong']} wrong, {seconds:.1f} s on {device})")  # fmt: skip
     return result
 
@@ -262,7 +262,7 @@ def classify(args: Namespace, model: nn.Module, meta: dict, out: Path, device: t
     if answers:
         path = utils.free_name(out / "predictions.png")
         draw_answers(answers[:32], path)
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be used, the first being {bad[0]}")
 

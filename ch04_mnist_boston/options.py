@@ -8,7 +8,7 @@ import datasets
 import models
 import tables
 import utils
-from utils import Number, fail, world
+from utils import Number, fail, say, world
 
 TASKS = tuple(models.MODELS)
 COLUMNS = {
@@ -45,7 +45,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help: the task, then that task's flags."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
-        print(f"{doc}\n`python train.py TASK --help` lists the flags of a task: {', '.join(TASKS)}")
+        say(f"{doc}\n`python train.py TASK --help` lists the flags of a task: {', '.join(TASKS)}")
         raise SystemExit(0 if words else 2)
     task = words.pop(0) if not words[0].startswith("-") else task_of_run(words)
     if task not in TASKS:

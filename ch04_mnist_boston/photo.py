@@ -23,7 +23,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from pictures import read_picture
-from utils import fail, free_name, start
+from utils import fail, free_name, say, start
 
 SMALLEST = 8  # pixels a side: scikit-learn's digits; fewer hold no digit
 LARGEST = 600  # photos are shrunk to this side first: that is enough for a digit of 5 % of the side
@@ -300,7 +300,7 @@ def main() -> None:
             fail(f"{path}: {error if isinstance(error, NotADigit) else 'not a picture that can be read'}")
         out = free_name(path.with_name(f"{path.stem}-as-mnist.png"))
         Image.fromarray(torch.cat(digits, 2)[0].numpy()).save(out)
-        print(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import denoise
 import mnist
 import models
 import utils
-from utils import fail
+from utils import fail, say
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = {"mnist": WEIGHTS / "convnet.safetensors"}
@@ -128,7 +128,7 @@ def test_pictures(args: argparse.Namespace, run: Path | None, device: torch.devi
 def write(out: Path, result: dict, about: dict) -> None:
     utils.write_atomic(out / "test.json", json.dumps(about | {"torch": torch.__version__} | result, indent=1))
     pictures = sorted(path.name for path in out.glob("*.png") if path.name != "curves.png")
-    print(f"wrote {out}: {', '.join(['test.json', *pictures])}")
+    say(f"wrote {out}: {', '.join(['test.json', *pictures])}")
 
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, result: dict) -> None:
@@ -140,7 +140,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, 
     score = {name: value for name, value in result.items() if isinstance(value, (int, float, str))}
     target = utils.free_name(args.export)
     utils.save_weights(target, model, **meta, command=command, score=score | {"torch": torch.__version__})
-    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 def main(argv=None) -> None:

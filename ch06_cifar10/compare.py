@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 import utils
-from utils import fail, new_figure, read_arguments, read_json, save_figure
+from utils import fail, new_figure, read_arguments, read_json, save_figure, say
 
 LOWER_IS_BETTER = re.compile("loss|error|rmse|mse|perplexity")
 MOST_LINES = 20  # a legend of more would cover the curves
@@ -86,7 +86,7 @@ def main(argv=None) -> None:
     print_runs(histories, columns)
     path = utils.free_name(args.out)
     draw(histories, columns, str(path))
-    print(f"wrote {path}")
+    say(f"wrote {path}")
 
 
 if __name__ == "__main__":

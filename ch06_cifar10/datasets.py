@@ -29,7 +29,7 @@ import sample
 import utils
 from augment import Augment
 from pictures import Item
-from utils import Number, fail, fingerprint, rank, warn, world
+from utils import Number, fail, fingerprint, rank, say, warn, world
 
 VAL_IMAGES = 5000  # of CIFAR-10's 50,000 training pictures; the other 45,000 train
 SPLIT_SEED = 2009  # which pictures are validation never depends on --seed, or runs could not be compared
@@ -384,13 +384,13 @@ def export(data: Data, folder: Path, verbose: bool = True, names: dict[str, list
                 name = names[source][int(at)]
             Image.fromarray(image).save(top / data.classes[label] / name)
         if verbose:
-            print(f"wrote {len(split):,} pictures to {top}")
+            say(f"wrote {len(split):,} pictures to {top}")
 
 
 def describe(data: Data):
     """Prints the splits, the pictures a class, and the pixel statistics."""
     size = "x".join(map(str, data.splits["train"].images.shape[-2:]))
-    print(
+    say(
         f"{data.name}: {len(data.classes)} classes, {size} pixels, "
         + ", ".join(f"{len(s):,} {part}" for part, s in data.splits.items())
     )
@@ -400,7 +400,7 @@ def describe(data: Data):
     rows = [[name, *(f"{count[label]:,}" for count in counts.values())] for label, name in enumerate(data.classes)]
     utils.print_table([["class", *counts], *rows])
     mean, std = statistics(data.splits["train"].images)
-    print(
+    say(
         "mean of the training pixels, 0 to 1: "
         + " ".join(f"{m:.4f}" for m in mean)
         + "; standard deviation: "
@@ -417,7 +417,7 @@ def preview(data: Data, path: str):
     )
     picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
     written = pictures.save_picture(picture.resize((2 * picture.width, 2 * picture.height), Image.NEAREST), Path(path))
-    print(f"wrote {written}: a row each of {utils.shortened(data.classes, 20)}")
+    say(f"wrote {written}: a row each of {utils.shortened(data.classes, 20)}")
 
 
 def main(argv=None):

@@ -20,7 +20,7 @@ import datasets
 import models
 import pictures
 import utils
-from utils import Number, fail, new_figure, save_figure
+from utils import Number, fail, new_figure, save_figure, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "fastnet.safetensors"  # the best of the shipped ones
 
@@ -180,11 +180,11 @@ def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, dev
     draw_mistakes(split.images, probabilities, split.labels, data.classes, out / "mistakes.png")
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
     views = "six views each" if args.tta else "one view each"
-    print(
+    say(
         f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name} "
         f"({len(split):,} pictures, {views}, {seconds:.1f} s on {device})"
     )
-    print(f"wrote {out}: test.json, confusion.png, pr_roc.png, mistakes.png")
+    say(f"wrote {out}: test.json, confusion.png, pr_roc.png, mistakes.png")
     if args.export:
         export(args, model, meta, path, result)
 
@@ -212,7 +212,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, r
     command += f" --precision {recipe['precision']}{flags}"
     target = utils.free_name(args.export)
     utils.save_weights(target, model, **meta, command=command, score=score)
-    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your pictures ----------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
             images.append(datasets.read_image(file, meta["image_size"]))
         except OSError as error:
             bad.append(file)
-            print(f"{file}: not a picture that can be read ({error.strerror or error})")
+            say(f"{file}: not a picture that can be read ({error.strerror or error})")
     good = [file for file in files if file not in bad]
     if images:
         top = predict(model, meta, torch.stack(images), device, args.tta).topk(min(args.top, len(meta["classes"])))
@@ -250,7 +250,7 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
             print(f"{file}: " + ", ".join(f"{name} {p:.3f}" for name, p in answer))
         out = utils.free_name(output_folder(args, meta, path) / "predictions.png")
         draw_answers(good[:40], answers, meta["image_size"], out)
-        print(f"wrote {out}")
+        say(f"wrote {out}")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be read, the first being {bad[0]}")
 

@@ -142,7 +142,7 @@ def main(argv=None) -> None:
     out = Path(args.out) if args.out else (folders[0] if len(folders) == 1 else Path("runs")) / "analysis.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, out)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 if __name__ == "__main__":

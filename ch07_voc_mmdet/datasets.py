@@ -446,7 +446,7 @@ def describe(data: Data) -> None:
         things = [thing for annotation in annotations for thing in annotation.things]
         flags = {flag: sum(getattr(thing, flag) for thing in things) for flag in ("difficult", "truncated")}
         empty = sum(not annotation.things for annotation in annotations)
-        print(f"{part:<6}{len(annotations):>7,} pictures ({empty} empty), {len(things):,} things, {flags}")
+        say(f"{part:<6}{len(annotations):>7,} pictures ({empty} empty), {len(things):,} things, {flags}")
         counts = Counter(thing.name for thing in things)
         print("      " + ", ".join(f"{name} {counts[name]:,}" for name in data.classes))
 
@@ -479,9 +479,9 @@ def convert(data: Data, args: argparse.Namespace) -> None:
     parts = {part: list(data.annotations(part)) for part in data.parts}
     lost = formats.write(args.to, Path(args.out), data.classes, parts)
     counts = ", ".join(f"{len(annotations):,} {part}" for part, annotations in parts.items())
-    print(f"wrote {args.out} in the format {args.to}: {counts} pictures")
+    say(f"wrote {args.out} in the format {args.to}: {counts} pictures")
     if lost:
-        print(f"what {args.to} cannot hold is lost: {', '.join(lost)}")
+        say(f"what {args.to} cannot hold is lost: {', '.join(lost)}")
 
 
 def convert_from_coco(args: argparse.Namespace) -> None:
@@ -492,7 +492,7 @@ def convert_from_coco(args: argparse.Namespace) -> None:
         count = voc.from_coco(coco, Path(args.images), Path(args.out), args.part)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         fail(f"{args.from_coco}: not a COCO file of boxes ({type(error).__name__}: {error})")
-    print(f"wrote {count:,} pictures as {args.part} of {args.out}")
+    say(f"wrote {count:,} pictures as {args.part} of {args.out}")
 
 
 def main(argv=None) -> None:
@@ -508,18 +508,18 @@ def main(argv=None) -> None:
         print("\n".join([*copies_in(data), *faults]))
         if faults:
             fail(f"{len(faults)} faults in {data.name}")
-        print(f"{data.name}: no faults in {sum(map(len, data.parts.values())):,} pictures")
+        say(f"{data.name}: no faults in {sum(map(len, data.parts.values())):,} pictures")
     elif args.to_coco:
         Path(args.to_coco).mkdir(parents=True, exist_ok=True)
         for part in data.parts:
             coco = voc.to_coco(data.classes, list(data.annotations(part)))
             write_atomic(Path(args.to_coco) / f"{part}.json", json.dumps(coco))
-            print(f"wrote {Path(args.to_coco) / part}.json: {len(coco['annotations']):,} boxes")
+            say(f"wrote {Path(args.to_coco) / part}.json: {len(coco['annotations']):,} boxes")
     else:
         describe(data)
         shown = list(data.annotations("train"))[:12]
         voc.save_picture(voc.contact_sheet([voc.draw_truth(item, data.classes) for item in shown]), Path(args.preview))
-        print(f"wrote {args.preview}")
+        say(f"wrote {args.preview}")
 
 
 if __name__ == "__main__":

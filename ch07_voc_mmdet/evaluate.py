@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 import datasets
 import utils
 import voc
-from utils import fail
+from utils import fail, say
 from voc import Annotation
 
 Detections = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -269,11 +269,11 @@ def print_figures(result: dict) -> None:
         shown = [f"{row[key]:.4f}" for key in ("area", "11points", "f1")] + [f"{row['at_score']:.2f}"]
         rows.append([utils.cut(name, 24), *shown, f"{row['things']:,}", f"{row['detections']:,}"])
     utils.print_table(rows)
-    print(f"VOC   mAP50 {result['mAP50_area']:.4f} (area), {result['mAP50_11points']:.4f} (11 points)")
-    print("COCO  " + ", ".join(f"{name} {value:.4f}" for name, value in result["coco"].items()))
+    say(f"VOC   mAP50 {result['mAP50_area']:.4f} (area), {result['mAP50_11points']:.4f} (11 points)")
+    say("COCO  " + ", ".join(f"{name} {value:.4f}" for name, value in result["coco"].items()))
     errors = result["errors"]
     kinds = ", ".join(f"{name} {errors[name]:,}" for name in ERRORS)
-    print(
+    say(
         f"from score {errors['score']:g}: {errors['right']:,} right; wrong: {kinds}; {errors['missed']:,} things missed"
     )
 

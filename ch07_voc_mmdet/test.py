@@ -33,7 +33,7 @@ import utils
 import voc
 from plugins import read_pixels
 from train import make_runner, read_config
-from utils import fail
+from utils import fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "fcos-tiny.safetensors"
 VIDEO_TYPES = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
@@ -300,12 +300,12 @@ def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path
     rows = evaluate.to_coco_results(annotations, detections)
     utils.write_atomic(out / "detections.json", json.dumps(rows))
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
-    print(
+    say(
         f"{meta['arch']}, trained on {meta['data']}: mAP50 {result['mAP50_area']:.4f}, COCO AP {result['coco']['AP']:.4f} "
         f"on {args.part} of {data.name} ({len(annotations):,} pictures, {seconds:.1f} s on {device}; one at a time "
         f"{result['speed']['pictures_per_second']:.1f} a second)"
     )
-    print(f"wrote {out}: test.json, detections.json, {', '.join(names)}")
+    say(f"wrote {out}: test.json, detections.json, {', '.join(names)}")
     if args.export:
         export(args, config, network, meta, path, result)
 
@@ -320,7 +320,7 @@ def load_data(args: argparse.Namespace, meta: dict, path: Path) -> tuple[dataset
         fail(f"{path} knows the classes {', '.join(meta['classes'])}; {data.name} has {', '.join(data.classes)}")
     data = data.of(meta["classes"])
     if data.others:
-        print(f"{path} was not trained on {utils.shortened(list(data.others))}: things of these classes are left out")
+        say(f"{path} was not trained on {utils.shortened(list(data.others))}: things of these classes are left out")
     return data, root
 
 
@@ -382,7 +382,7 @@ def export(args, config: Config, network: nn.Module, meta: dict, path: Path, res
     score["AP"] = result["coco"]["AP"]
     about = {key: meta[key] for key in ("arch", "size", "classes", "data")} | {"image_size": side}
     utils.save_weights(args.export, unshared(network), **about, command=command, score=score)
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your pictures, videos, camera ------------------------------------------------------------------------------------
@@ -437,7 +437,7 @@ def watch(source: Path | int, detect, classes: list[str], args: argparse.Namespa
             writer.release()
     if not rows:
         raise OSError(f"{source}: no frame in it")
-    print(f"{source}: {len(rows)} frames, {sum(map(len, rows))} boxes; wrote {target}")
+    say(f"{source}: {len(rows)} frames, {sum(map(len, rows))} boxes; wrote {target}")
     return rows
 
 
@@ -482,7 +482,7 @@ def predict(
         except OSError as error:
             fail(error)
     utils.write_atomic(out / "predictions.json", json.dumps(results, indent=1))
-    print(f"wrote {out}: predictions.json, and what was looked at with its boxes")
+    say(f"wrote {out}: predictions.json, and what was looked at with its boxes")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be read, the first being {bad[0]}")
 

@@ -507,7 +507,7 @@ def describe(data: Data) -> None:
         rows = [row for image in split.images for row in split.objects[image["id"]]]
         counts[part] = Counter(row["category_id"] for row in rows)
         crowds, empty = sum(row["iscrowd"] for row in rows), sum(not split.objects[im["id"]] for im in split.images)
-        print(f"{part}: {len(rows):,} objects, {crowds} of them crowds; {empty} pictures without any")
+        say(f"{part}: {len(rows):,} objects, {crowds} of them crowds; {empty} pictures without any")
     rows = [[utils.cut(c["name"], 24), *(f"{count[c['id']]:,}" for count in counts.values())] for c in data.categories]
     utils.print_table([["category", *counts], *rows])
 
@@ -530,7 +530,7 @@ def main(argv=None) -> None:
         print("\n".join(faults), end="\n" if faults else "")
         if faults:
             fail(f"{args.check}: {len(faults)} faults")
-        print(f"{args.check}: no fault found ({time.perf_counter() - start:.1f} s)")
+        say(f"{args.check}: no fault found ({time.perf_counter() - start:.1f} s)")
         return
     data = load(args.data, args.data_root, ("train", "val", "test"), args.categories, args.limit)
     if args.to:
@@ -544,9 +544,9 @@ def convert(data: Data, args: argparse.Namespace) -> None:
         fail("--to needs --out DIR, the folder to write")
     lost = formats.write(args.to, Path(args.out), data.categories, data.splits)
     counts = ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items())
-    print(f"wrote {args.out} in the format {args.to}: {counts} pictures")
+    say(f"wrote {args.out} in the format {args.to}: {counts} pictures")
     if lost:
-        print(f"what {args.to} cannot hold is lost: {', '.join(lost)}")
+        say(f"what {args.to} cannot hold is lost: {', '.join(lost)}")
 
 
 if __name__ == "__main__":

@@ -347,9 +347,9 @@ def print_table(result: dict) -> None:
     for kind in KINDS:
         print(f"{kind:<5}" + " ".join(f"{name} {show(result[kind][name], 0)}" for name in FIGURES))
     figures = "  ".join(f"{name} {show(result[name], 0)}" for name in ("mIoU", "pixel_accuracy", "PQ", "SQ", "RQ"))
-    print(f"{figures}  (mIoU: with the background)")
+    say(f"{figures}  (mIoU: with the background)")
     errors = ", ".join(f"{kind} {result['errors'][kind]:,}" for kind in ERRORS)
-    print(f"wrong, from score {result['score_threshold']:g}: {errors}")
+    say(f"wrong, from score {result['score_threshold']:g}: {errors}")
 
 
 def main(argv=None) -> None:

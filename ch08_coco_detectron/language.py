@@ -22,7 +22,7 @@ from pathlib import Path
 
 LANGUAGES = {"en": "", "zh": "zh_CN"}
 LOCALE = Path(__file__).parent / "locale"
-VALUE = re.compile(r"\{(\d)\}")
+VALUE = re.compile(r"\{(\d+)\}")
 
 
 def current() -> str:
@@ -72,7 +72,8 @@ def catalogue(path: Path) -> tuple[dict[str, str], list[tuple[re.Pattern, str]]]
 
 
 def translated(text: str, depth: int = 6) -> str:
-    """A message in the current language. The values in it are translated too, if they are messages themselves."""
+    """A message in the current language. Values in it that are messages themselves are translated too, but not single words:
+    a folder may be called data, and a class no."""
     if current() == "en" or depth == 0 or not re.search("[A-Za-z]", text):
         return text
     plain, patterns = catalogue(LOCALE / LANGUAGES[current()] / "LC_MESSAGES" / "messages.po")
@@ -80,7 +81,7 @@ def translated(text: str, depth: int = 6) -> str:
         return plain[text]
     for pattern, words in patterns:
         if found := pattern.fullmatch(text):
-            values = [translated(value, depth - 1) for value in found.groups()]
+            values = [translated(value, depth - 1) if " " in value else value for value in found.groups()]
             return VALUE.sub(lambda place, values=values: values[int(place[1])], words)
     return text
 

@@ -18,7 +18,7 @@ import datasets
 import draw
 import evaluate
 import utils
-from utils import fail
+from utils import fail, say
 
 
 def open_coco(path: Path) -> COCO:
@@ -41,8 +41,8 @@ def describe(coco: COCO) -> None:
     rows, images = list(coco.anns.values()), list(coco.imgs.values())
     busy = {row["image_id"] for row in rows}
     forms = [form_of(row.get("segmentation") or []) for row in rows]
-    print(f"{len(images):,} pictures, {len(images) - len(busy & set(coco.imgs)):,} of them without any object")
-    print(f"{len(rows):,} objects: " + ", ".join(f"{forms.count(form):,} {form}" for form in sorted(set(forms))))
+    say(f"{len(images):,} pictures, {len(images) - len(busy & set(coco.imgs)):,} of them without any object")
+    say(f"{len(rows):,} objects: " + ", ".join(f"{forms.count(form):,} {form}" for form in sorted(set(forms))))
     print(f"{'id':>4} {'category':<18}{'objects':>9}{'crowds':>8}{'pictures':>10}{'median area':>13}{'small':>8}")
     for category in coco.loadCats(sorted(coco.getCatIds())):
         ours = coco.loadAnns(coco.getAnnIds(catIds=[category["id"]]))
@@ -84,7 +84,7 @@ def draw_images(coco: COCO, ids: list[int], names: list[str], folder: Path, out:
         print(title)
         pictures.append(draw.annotate(picture, rows, categories, title))
     draw.save(draw.sheet(pictures, columns=4) if len(pictures) > 1 else pictures[0], out)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 def main(argv=None) -> None:

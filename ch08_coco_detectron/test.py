@@ -25,7 +25,7 @@ from options import ENGINES
 from pictures import list_pictures
 from tiles import in_tiles
 from train import pick_engine
-from utils import fail
+from utils import fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini.safetensors"
 NEEDED = {"engine", "arch", "categories", "data", "mean", "std", "min_size", "max_size", "frozen"}
@@ -146,12 +146,12 @@ def test(args: argparse.Namespace, predict: Callable, meta: dict, path: Path, de
     draw.draw_confusion(result["confusion"], data.categories, out / "confusion.png")
     wrong = evaluate.find_mistakes(truth, results, args.score)
     draw_errors(split, wrong, data.categories, out / "errors.jpg")
-    print(
+    say(
         f"{meta['arch']} ({meta['engine']}), trained on {meta['data']}: mask AP {evaluate.show(result['mask']['AP'], 0)}, AP50 "
         f"{evaluate.show(result['mask']['AP50'], 0)} on {data.name} ({len(split):,} pictures, {seconds:.1f} s on {device})"
     )
     names = "predictions.json, truth.json, test.json, scenes.png, precision_recall.png, confusion.png"
-    print(f"wrote {out}: {names}" + ", errors.jpg" * bool(wrong))
+    say(f"wrote {out}: {names}" + ", errors.jpg" * bool(wrong))
     return result
 
 
@@ -201,7 +201,7 @@ def export(args: argparse.Namespace, state: dict, meta: dict, path: Path, result
     model = torch.nn.Module()
     model.state_dict = lambda: state
     utils.save_weights(args.export, model, **meta, command=command, score=score)
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your pictures ----------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def search(args: argparse.Namespace, predict: Callable, meta: dict, path: Path) 
             picture = datasets.read_image(file)
         except OSError:
             bad.append(file)
-            print(f"{file}: not a picture that can be read")
+            say(f"{file}: not a picture that can be read")
             continue
         rows = evaluate.to_results(predict([picture])[0], number, meta["categories"])
         results += [row | {"file_name": str(file)} for row in rows]
@@ -238,7 +238,7 @@ def search(args: argparse.Namespace, predict: Callable, meta: dict, path: Path) 
         print(f"{file}: " + (", ".join(f"{names[r['category_id']]} {r['score']:.2f}" for r in sure) or "nothing"))
         draw.save(draw.annotate(picture, sure, meta["categories"]), out / f"{number:04d}-{file.stem}.png")
     utils.write_atomic(out / "predictions.json", json.dumps(results))
-    print(f"wrote {out}: {len(files) - len(bad)} pictures, predictions.json")
+    say(f"wrote {out}: {len(files) - len(bad)} pictures, predictions.json")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be read, the first being {bad[0]}")
 

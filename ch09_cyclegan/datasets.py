@@ -373,13 +373,11 @@ def main() -> None:
     parser.add_argument("--limit", type=Number(int, 1), metavar="N", help="use only N pictures a domain")
     args = parser.parse_args()
     data = load(args.data, args.data_root, "train", args.mode, args.image_size, args.limit)
-    print(
-        f"{data.name}: {len(data.a):,} training pictures in A, {len(data.b):,} in B, {data.a.shape[-1]} pixels a side"
-    )
+    say(f"{data.name}: {len(data.a):,} training pictures in A, {len(data.b):,} in B, {data.a.shape[-1]} pixels a side")
     batch = next(iter(PairLoader(data, 8, torch.device("cpu"), paired=args.mode == "pix2pix")))
     rows = [to_pixels(domain).permute(2, 0, 3, 1).flatten(1, 2) for domain in batch if len(domain)]
     path = pictures.save_picture(Image.fromarray(torch.cat(rows).numpy()), Path("preview.png"))
-    print(f"wrote {path}: a row of A and a row of B, cropped and mirrored as in training")
+    say(f"wrote {path}: a row of A and a row of B, cropped and mirrored as in training")
 
 
 if __name__ == "__main__":

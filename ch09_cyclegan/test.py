@@ -28,7 +28,7 @@ import pictures
 import sample
 import utils
 from gans import noise
-from utils import Number, fail
+from utils import Number, fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet3.safetensors"  # trained on the drawn sample
 COLOUR_TYPES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -151,7 +151,7 @@ def load_inception(args: argparse.Namespace) -> nn.Module | None:
         path = places[0]
         utils.download([INCEPTION_URL], path, check=check_inception)
     if path is None:
-        print(f"FID and KID: not computed, since {INCEPTION} is not in {places[0].parent} (--fid downloads it)")
+        say(f"FID and KID: not computed, since {INCEPTION} is not in {places[0].parent} (--fid downloads it)")
         return None
     try:
         check_inception(path)
@@ -228,9 +228,9 @@ def test(args: argparse.Namespace, generators: nn.ModuleDict, meta: dict, path: 
         written += [grid.name, f"{folder.name}/"]
         figures = ", ".join(f"{name} {value:.4g}" for name, value in result[direction].items())
         print(f"{direction}, trained on {meta['data']}, tested on {data.name}: {figures}", end="")
-        print(f" ({time.perf_counter() - start:.1f} s on {device})")
+        say(f" ({time.perf_counter() - start:.1f} s on {device})")
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
-    print(f"wrote {out}: {', '.join(written)}")
+    say(f"wrote {out}: {', '.join(written)}")
     if args.export:
         export(args, generators, meta, path, {d: result[d] for d in directions})
 
@@ -253,7 +253,7 @@ def export(args: argparse.Namespace, generators: nn.ModuleDict, meta: dict, path
     command = f"python train.py --data {meta['data']} --mode {meta['mode']} {flags}"
     target = utils.free_name(args.export)
     utils.save_weights(target, generators.half(), **meta, command=command, score=score, torch=torch.__version__)
-    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 def save_picture(pixels: Tensor, path: Path, is_grey: bool = False) -> Path:
@@ -292,13 +292,13 @@ def translate_files(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
     """Writes each translated picture under its own name below --out. Exit status 1 if one could not be read."""
     direction = pick_directions(args, generators, ["AtoB"])[0]
     out, files, shown, bad = Path(args.out or "translated"), find_pictures(args.files), [], []
-    print(f"{direction} by {path} ({meta['arch']}, trained on {meta['data']})")
+    say(f"{direction} by {path} ({meta['arch']}, trained on {meta['data']})")
     for file, name in files:
         try:
             picture = pictures.read_picture(file)
         except OSError as error:
             bad.append(file)
-            print(f"{file}: not a picture that can be read ({error.strerror or error})")
+            say(f"{file}: not a picture that can be read ({error.strerror or error})")
             continue
         pixels = datasets.pixels_of(picture)
         result = translate_tiles(generators[DIRECTIONS[direction]], pixels, device, args.max_side)
@@ -324,7 +324,7 @@ def draw_from_noise(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
     torch.manual_seed(0)
     fakes = datasets.to_pixels(generators["g"](noise(64, device)))
     target = save_grid(list(fakes.split(8)), utils.output_folder(out) / "from_noise.png")
-    print(f"wrote {target}: 64 pictures in the manner of {meta['data']}'s domain B")
+    say(f"wrote {target}: 64 pictures in the manner of {meta['data']}'s domain B")
 
 
 def main(argv=None) -> None:

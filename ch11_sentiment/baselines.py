@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from datasets import PARTS, Corpus
 from text import EMOTICON
+from utils import say
 
 STRENGTHS = {"naive Bayes": (0.1, 0.3, 1.0), "logistic regression": (0.1, 0.5, 2.0, 8.0)}  # alpha, and C
 
@@ -73,7 +74,7 @@ def run(corpus: Corpus, stop_words: list[str] = (), longest: int = 2) -> list[di
             features, made_of = (features, what) if what == made_of else (features_of(corpus, *what), what)
             rows.append({"name": name} | best_of(kind, STRENGTHS[kind], features, labels))
         except ValueError as error:
-            print(f"baseline {name}: cannot be fitted ({str(error).splitlines()[0]})", file=sys.stderr)
+            say(f"baseline {name}: cannot be fitted ({str(error).splitlines()[0]})", file=sys.stderr)
     return rows
 
 

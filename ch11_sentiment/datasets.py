@@ -358,14 +358,14 @@ def describe(corpus: Corpus) -> None:
     """Prints what was left out, the texts a class and split, and how long they are."""
     print("\n".join(corpus.notes))
     lengths = np.diff(corpus.starts)
-    print(f"{corpus.name}: {len(corpus.labels):,} texts, {len(corpus.words):,} different tokens")
+    say(f"{corpus.name}: {len(corpus.labels):,} texts, {len(corpus.words):,} different tokens")
     median, most = np.quantile(lengths, [0.5, 0.99])
-    print(f"tokens a text: {median:.0f} (median), {most:.0f} (99 %), {lengths.max():,} (longest)")
+    say(f"tokens a text: {median:.0f} (median), {most:.0f} (99 %), {lengths.max():,} (longest)")
     columns = [corpus.counts(part) for part in PARTS]
     rows = [[utils.cut(name, 30), *(f"{column[i]:,}" for column in columns)] for i, name in enumerate(corpus.classes)]
     utils.print_table([["class", *PARTS], *rows[:30]])
     if len(rows) > 30:
-        print(f"and {len(rows) - 30} more classes")
+        say(f"and {len(rows) - 30} more classes")
 
 
 def add_data_flags(group) -> None:

@@ -142,7 +142,7 @@ def show(said: dict) -> None:
         print(f"{said['text']!r}: {said['why']}")
         return
     if "labels" in said:
-        print(f"{'|'.join(said['labels']) or '(none)'}; the surest:")
+        utils.say(f"{'|'.join(said['labels']) or '(none)'}; the surest:")
     print(f"{said['label']} {said['probability']:.3f}: {said['text']}")
     if "influence" not in said:
         return

@@ -197,7 +197,7 @@ def print_table(result: dict) -> None:
         )
     utils.print_table(table)
     if len(order) > MOST_SHOWN:
-        print(f"and {len(order) - MOST_SHOWN} more classes, in test.json")
+        say(f"and {len(order) - MOST_SHOWN} more classes, in test.json")
 
 
 def draw_confusion(result: dict, path: Path) -> None:
@@ -273,12 +273,12 @@ def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, dev
     print_table(result)
     figures = {"all labels right": "accuracy", "micro-F1": "micro_f1"} if several else {"accuracy": "accuracy"}
     words = ", ".join(f"{word} {result[name]:.4f}" for word, name in (figures | {"macro-F1": "macro_f1"}).items())
-    print(
+    say(
         f"{meta['arch']}, trained on {meta['data']}, emoticons: {meta['emoticons']}: test {words} on {corpus.name} "
         f"({len(split):,} texts, {seconds:.1f} s on {device})"
         + ("" if several else f"; always to say the commonest class: {result['majority']:.4f}")
     )
-    print(f"wrote {out}: {', '.join(files)}")
+    say(f"wrote {out}: {', '.join(files)}")
     if args.baselines:
         import baselines  # scikit-learn takes a second to import
 
@@ -318,7 +318,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, r
     about = {name: value for name, value in meta.items() if name != "labels"}
     target = utils.free_name(args.export)
     utils.save_weights(target, model.half(), **about, command=command, score=score)
-    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your texts -------------------------------------------------------------------------------------------------------

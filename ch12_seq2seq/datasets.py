@@ -344,11 +344,11 @@ class TokenBatches:
 
 def describe(data: Data, codec: Codec) -> None:
     for part, pairs in data.splits.items():
-        print(f"{part:<6}{len(pairs):>8,} pairs of {len(by_source(pairs)):>7,} source sentences")
+        say(f"{part:<6}{len(pairs):>8,} pairs of {len(by_source(pairs)):>7,} source sentences")
     for why, count in data.left_out.items():
-        print(f"left out {count:,} {why}")
+        say(f"left out {count:,} {why}")
     for side, words in (("source", codec.source), ("target", codec.target)):
-        print(f"{side} vocabulary: {len(words):,} tokens, e.g. {' '.join(repr(w) for w in words.words[4:14])}")
+        say(f"{side} vocabulary: {len(words):,} tokens, e.g. {' '.join(repr(w) for w in words.words[4:14])}")
     lengths = Counter(len(codec.source.cut(source)) // 5 * 5 for source, _ in data.splits["train"])
     for length, count in sorted(lengths.items()):
         print(f"{length:>4}-{length + 4:<4}{count:>7,} {'#' * (60 * count // max(lengths.values()))}")
@@ -372,7 +372,7 @@ def main(argv=None) -> None:
     add_data_flags(parser)
     args = parser.parse_args(argv)
     data = load(args.data, args.data_root, reverse=args.reverse, how=args.split)
-    print(f"{data.name}: SHA-256 of the file {data.sha256 or '(none: written by sample.py)'}")
+    say(f"{data.name}: SHA-256 of the file {data.sha256 or '(none: written by sample.py)'}")
     codec = Codec.of(data.splits["train"], data.rules, 2, 50)
     train = not_too_long(data.splits["train"], codec, 50)
     data.left_out["of the training pairs, longer than 50 tokens"] = len(data.splits["train"]) - len(train)

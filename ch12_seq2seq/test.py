@@ -29,7 +29,7 @@ import utils
 from datasets import Codec, TokenBatches
 from losses import cross_entropy
 from metrics import bleu, chrf, exact
-from utils import Number, fail
+from utils import Number, fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "general.safetensors"
 NEEDED = {"arch", "sizes", "data", "reverse", "max_length", "source", "target"}
@@ -158,7 +158,7 @@ def print_examples(answers: dict[str, list[str]], references: dict[str, list[str
         length = next(high for high in LENGTHS if len(codec.encode_source(source)) - 1 <= high)
         if shown[length] < 2:
             shown[length] += 1
-            print(f"  {source}\n    is      {' | '.join(references[source])}\n    answer  {codec.target.join(tokens)}")
+            say(f"  {source}\n    is      {' | '.join(references[source])}\n    answer  {codec.target.join(tokens)}")
 
 
 def draw_lengths(result: dict, path: Path) -> None:
@@ -199,14 +199,14 @@ def test(
     middling = [source for source in answers if 5 <= len(codec.source.cut(source)) <= 12]
     drawn = draw_attention(args, model, codec, {s: answers[s] for s in middling[:3]}, out / "attention.png", device)
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1, ensure_ascii=False))
-    print(
+    say(
         f"{meta['arch']}, trained on {meta['data']}: test BLEU {result['bleu']:.2f} (one reference; all references: "
         f"{result['bleu_all_references']:.2f}), chrF {result['chrf']:.2f}, perplexity {result['perplexity']:.2f}, exact "
         f"{result['exact']:.4f} on {data.name} ({len(answers):,} sentences, {seconds:.1f} s on {device}); "
         f"{result['unknown']:.1%} of their source tokens are unknown"
     )
-    print(f"signatures {result['signature']} and {result['chrf_signature']}")
-    print(f"wrote {out}: {', '.join(['test.json', 'translations.tsv', 'by_length.png', *(p.name for p in drawn)])}")
+    say(f"signatures {result['signature']} and {result['chrf_signature']}")
+    say(f"wrote {out}: {', '.join(['test.json', 'translations.tsv', 'by_length.png', *(p.name for p in drawn)])}")
     if args.export:
         export(args, model, meta, path, result)
 
@@ -220,7 +220,7 @@ def load_data(args: argparse.Namespace, codec: Codec, meta: dict, path: Path) ->
     for side, ours, theirs in zip(("source", "target"), (codec.source.rules, rules), data.rules, strict=True):
         if ours.language != theirs.language:
             words = f"its {side} is {theirs.language or 'written in letters'!r}"
-            print(f"{data.name}: {words}, {path} was trained on {ours.language or 'one in letters'!r}", file=sys.stderr)
+            say(f"{data.name}: {words}, {path} was trained on {ours.language or 'one in letters'!r}", file=sys.stderr)
     return data
 
 
@@ -263,7 +263,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, r
     )
     score, target = {name: result[name] for name in names}, utils.free_name(args.export)
     utils.save_weights(target, model.half(), **meta, command=command, score=score)
-    print(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")
 
 
 # ---- your sentences ---------------------------------------------------------------------------------------------------
@@ -285,14 +285,14 @@ def warn_of_long(codec: Codec, texts: list[str], start: int = 1) -> None:
     for number, text in enumerate(texts, start):
         if codec.too_long(text):
             count = len(codec.source.cut(text))
-            print(f"sentence {number}: {count:,} tokens; only the first {codec.max_length} are read", file=sys.stderr)
+            say(f"sentence {number}: {count:,} tokens; only the first {codec.max_length} are read", file=sys.stderr)
 
 
 def name_unknown(codec: Codec, texts: list[str], start: int) -> None:
     """Says which words a sentence has that the vocabulary lacks: they are guessed, or fall away."""
     for number, text in enumerate(texts, start):
         if words := [word for _, word in codec.source.unknown(text)]:
-            print(f"sentence {number}: unknown words: {', '.join(words[:20])}", file=sys.stderr)
+            say(f"sentence {number}: unknown words: {', '.join(words[:20])}", file=sys.stderr)
 
 
 def answer(args: argparse.Namespace, model: nn.Module, codec: Codec, device: torch.device) -> None:

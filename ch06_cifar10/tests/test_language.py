@@ -33,6 +33,9 @@ msgstr "{0}：必须是{1}"
 msgid "{0} from {1} to {2}"
 msgstr "{1} 到 {2} 之间的{0}"
 
+msgid "data"
+msgstr "数据"
+
 msgid "a whole number"
 msgstr "整数"
 
@@ -85,6 +88,7 @@ def test_a_flag_decides_before_the_system(words, expected, chinese, monkeypatch)
 def test_values_stand_where_the_translation_wants_them(chinese):
     assert language.translated("wrote a b.csv: 12 pictures") == "12 张图片已写入 a b.csv"
     assert language.translated("two\nlines") == "两\n行"
+    assert language.translated("wrote data: 3 pictures") == "3 张图片已写入 data", "a folder's name is no message"
 
 
 def test_what_has_no_translation_stays_english(chinese, monkeypatch):
