@@ -54,7 +54,6 @@ def test_a_notebook_runs_alone_and_shows_what_the_lesson_says(name, tmp_path, mo
         else:
             assert captured.outputs and all("image/png" in output.data for output in captured.outputs)
     assert not {module for module in sys.modules if module.split(".")[0] == "lessons"}, "it imported the chapter"
-    shell.reset()
 
 
 def test_a_written_notebook_runs_in_a_kernel_and_gives_the_outputs_that_it_holds(tmp_path, monkeypatch):
