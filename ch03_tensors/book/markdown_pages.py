@@ -99,14 +99,25 @@ def new_address(target: str, name: str, root: Path, names: list[str], language: 
     lesson = LESSON.fullmatch(there)
     if lesson and lesson[1] in names:
         return f"../{up}lessons/{lesson[1]}{SUFFIX[language]}.html{at_line(lesson[1], anchor)}"
-    if (root / there).is_dir():
+    if (root / there / "README.md").is_file():
         there, end = f"{there}/README{SUFFIX[language]}.md", ""
+    elif (root / there).is_dir():
+        linked |= {there, *files_below(root, there)}
+        return f"{up}{there}.html"
     if there.startswith("..") or not (root / there).is_file():
         return target  # nox -s lint says so
     if there.endswith(".md"):
         return f"{up}{there.removesuffix('.md')}.html{end}"
     linked.add(there)
     return f"{up}{there}" if is_copied(there) else f"{up}{there}.html{end}"
+
+
+def files_below(root: Path, folder: str) -> list[str]:
+    """The text files and pictures of a folder, without what Python leaves there."""
+    paths = sorted(path for path in (root / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return [
+        path.relative_to(root).as_posix() for path in paths if is_copied(path.name) or b"\0" not in path.read_bytes()
+    ]
 
 
 def is_copied(path: str) -> bool:
@@ -126,18 +137,29 @@ def at_line(name: str, anchor: str) -> str:
 
 
 def write_linked(folder: Path, templates, root: Path, target: str, languages: list[str]) -> None:
-    """A picture or a page as it is; any other file as a page with colours and a name for each line (L37)."""
+    """A picture or a page as it is; a folder as a list; any other file in colours, with a name for each line (L37)."""
     if is_copied(target):
         (folder / "pages" / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / target, folder / "pages" / target)
         return
-    code = (root / target).read_text("utf-8")
+    body = list_of(root, target) if (root / target).is_dir() else in_colours(root / target)
+    page = {"title": target, "body": Markup(f"<h1>{target}</h1>\n{body}"), "others": {}}
+    save_page(folder, f"pages/{target}.html", templates, "page.html", "en", languages, **page)
+
+
+def list_of(root: Path, folder: str) -> str:
+    """The files of a folder as links, from the page that lies beside it."""
+    up = len(Path(folder).parent.as_posix()) + 1 if "/" in folder else 0
+    names = [(name, name if is_copied(name) else f"{name}.html") for name in files_below(root, folder)]
+    return "<ul>" + "".join(f'<li><a href="{page[up:]}">{name}</a></li>' for name, page in names) + "</ul>"
+
+
+def in_colours(path: Path) -> str:
+    code = path.read_text("utf-8")
     try:
-        lexer = get_lexer_for_filename(target)
+        lexer = get_lexer_for_filename(path.name)
     except ClassNotFound:
         lexer = TextLexer()
     lines = highlight(code, lexer, HtmlFormatter(nowrap=True)).splitlines()
     numbered = "\n".join(f'<span id="L{number}">{line}</span>' for number, line in enumerate(lines, start=1))
-    body = Markup(f'<h1>{target}</h1>\n<div class="highlight"><pre>{numbered}</pre></div>')
-    page = {"title": target, "body": body, "others": {}}
-    save_page(folder, f"pages/{target}.html", templates, "page.html", "en", languages, **page)
+    return f'<div class="highlight"><pre>{numbered}</pre></div>'

@@ -171,15 +171,16 @@ def main(argv: list[str] | None = None) -> int:
     if args.catalogue:
         return update() or 0
     lessons = chosen(args.words or ["all"])
+    names = [name for name in MODULES if name in dict(lessons)]  # each once, in the course's order
     if args.notebook:
         from book.notebook import write_notebooks
 
-        return write_notebooks(Path(args.notebook), [name for name, _ in lessons], language)
+        return write_notebooks(Path(args.notebook), names, language)
     if args.html:
         from book.web import write_site
 
         languages = [args.lang] if args.lang else list(LANGUAGES)
-        return write_site(Path(args.html), [name for name, _ in lessons], languages, args.markdown)
+        return write_site(Path(args.html), names, languages, args.markdown)
     if not args.words:
         return list_lessons() or 0
     differing = sum(play(name, functions, Path(args.pictures), language) for name, functions in lessons)

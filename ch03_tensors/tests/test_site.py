@@ -16,13 +16,14 @@ import pytest
 from book import web
 from book.pieces import read
 from book.web import groups, search_index, write_site
-from lessons import MODULES
+from lessons import MODULES, __main__
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAMES = ["creation", "arithmetic"]
 README = """# The <b>course</b> & more
 
-[lesson](ch03_tensors/lessons/creation.py#L{line}), [other](ch04_x/a.py#L2), [page](ch04_x/README.md#two-words), [out](https://example.org/)
+[lesson](ch03_tensors/lessons/creation.py#L{line}), [other](ch04_x/a.py#L2), [page](ch04_x/README.md#two-words), [out](https://example.org/),
+[folder](ch04_x/data)
 
 <img src="ch04_x/p.png" alt="p">
 
@@ -44,6 +45,9 @@ def fake_root(folder: Path) -> Path:
     (folder / "ch04_x" / "README.md").write_text("# Four\n\n## Two words\n\n[up](../README.md)\n")
     (folder / "ch04_x" / "a.py").write_text('x = "<b>"\ny = 2\n')
     (folder / "ch04_x" / "p.png").write_bytes(b"png")
+    (folder / "ch04_x" / "data" / "deep").mkdir(parents=True)
+    (folder / "ch04_x" / "data" / "deep" / "a.txt").write_text("1 < 2")
+    (folder / "ch04_x" / "data" / "model.bin").write_bytes(b"\0\0")
     (folder / "ch03_tensors" / "lessons").mkdir(parents=True)
     (folder / "ch03_tensors" / "lessons" / "creation.py").write_text("")
     return folder
@@ -88,6 +92,8 @@ def test_links_between_markdown_pages_lessons_and_sources_are_turned(site):
     } <= set(links(english))
     assert {"../lessons/creation.zh-CN.html", "ch04_x/README.html", "../pages/README.html"} <= set(links(chinese))
     assert (site / "pages/ch04_x/p.png").read_bytes() == b"png"
+    inside = [target for target in links(site / "pages/ch04_x/data.html") if target.startswith("data")]
+    assert inside == ["data/deep/a.txt.html"], "a folder is a list of its text files"
 
 
 def test_text_is_escaped(site):
@@ -132,6 +138,14 @@ def test_the_index_page_has_all_lessons_in_the_order_of_the_course():
     chapters = groups(list(MODULES))
     assert [number for number, _, _ in chapters] == ["3", "4", "5", "6", "9", "10"]
     assert [lesson.name for _, _, lessons in chapters for lesson in lessons] == list(MODULES)
+
+
+def test_named_lessons_are_written_once_and_in_order(monkeypatch):
+    written = []
+    monkeypatch.setattr(web, "write_site", lambda folder, *words: written.append(words) or 0)
+    assert __main__.main(["--html", "pages", "3-10", "creation", "arithmetic"]) == 0
+    assert __main__.main(["--html", "pages", "创建", "--lang", "zh", "--markdown", ".."]) == 0
+    assert written == [(["creation", "arithmetic"], ["en", "zh"], None), (["creation"], ["zh"], "..")]
 
 
 def test_a_folder_with_files_of_somebody_else_is_refused(tmp_path):
