@@ -28,6 +28,7 @@ import pictures
 import sample
 import utils
 from gans import noise
+from grid import draw_rows
 from utils import Number, fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet3.safetensors"  # trained on the drawn sample
@@ -187,18 +188,19 @@ def distances(inception: nn.Module, real: Tensor, fake: Tensor, device: torch.de
 
 
 def measure(direction: str, generators: nn.ModuleDict, data: datasets.Data, meta: dict, inception, device) -> tuple:
-    """-> figures of one direction, and what to show: the source, its translation, and that translated back."""
+    """-> figures of one direction, and what to show, by name: the source, its translation, and that translated back."""
     source, target = (data.a, data.b) if direction == "AtoB" else (data.b, data.a)
     back_name = DIRECTIONS["BtoA" if direction == "AtoB" else "AtoB"]
     fake = in_batches(generators[DIRECTIONS[direction]], source, device)
-    result, rows = {"pictures": len(source)}, [source, fake]
+    from_, to = direction.split("to")
+    result, rows = {"pictures": len(source)}, {f"real {from_}": source, f"fake {to}": fake}
     if back_name in generators:
         back = in_batches(generators[back_name], fake, device)
         result["cycle_error"] = float((back.float() - source.float()).abs().mean() / 255)
-        rows.append(back)
+        rows[f"back to {from_}"] = back
     if meta["mode"] == "pix2pix":
         result["pair_error"] = float((fake.float() - target.float()).abs().mean() / 255)
-        rows.append(target)
+        rows[f"real {to}"] = target
     elif data.name == "sample" and not data.own:
         wanted = 1 if direction == "AtoB" else 0
         result[f"called_{sample.KINDS[wanted]}"] = float((sample.judge(fake) == wanted).float().mean())
@@ -222,9 +224,9 @@ def test(args: argparse.Namespace, generators: nn.ModuleDict, meta: dict, path: 
         result[direction], rows = measure(direction, generators, data, meta, inception, device)
         names = data.names_a if direction == "AtoB" else data.names_b
         folder = utils.free_name(out / direction)
-        for name, picture in zip(names, rows[1], strict=True):
+        for name, picture in zip(names, list(rows.values())[1], strict=True):
             save_picture(picture, folder / name)
-        grid = save_grid([row[:8] for row in rows], folder.with_suffix(".png"))
+        grid = save_grid({name: row[:8] for name, row in rows.items()}, folder.with_suffix(".png"))
         written += [grid.name, f"{folder.name}/"]
         figures = ", ".join(f"{name} {value:.4g}" for name, value in result[direction].items())
         print(f"{direction}, trained on {meta['data']}, tested on {data.name}: {figures}", end="")
@@ -267,9 +269,9 @@ def save_picture(pixels: Tensor, path: Path, is_grey: bool = False) -> Path:
         fail(f"cannot write {path}: {getattr(error, 'strerror', None) or error}")
 
 
-def save_grid(rows: list[Tensor], path: Path) -> Path:
-    """Rows of (n, 3, S, S) uint8 pictures, one below the other."""
-    return save_picture(make_grid(torch.cat(rows), nrow=len(rows[0]), padding=2, pad_value=255), path)
+def save_grid(rows: dict[str, Tensor], path: Path) -> Path:
+    """Rows of (n, 3, S, S) uint8 pictures, one below the other, each with its name."""
+    return save_picture(datasets.pixels_of(draw_rows(rows)), path)
 
 
 # ---- your pictures, and pictures out of noise -------------------------------------------------------------------------
@@ -310,7 +312,8 @@ def translate_files(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
             both = (picture, Image.open(target).convert("RGB"))
             shown.append([datasets.pixels_of(datasets.squared(p, 128)) for p in both])
     if shown:
-        save_grid([torch.stack(row) for row in zip(*shown, strict=True)], out / "grid.png")
+        before, after = (torch.stack(row) for row in zip(*shown, strict=True))
+        save_grid({"yours": before, direction: after}, out / "grid.png")
     if bad:
         fail(f"{len(bad)} of {len(files)} files could not be read, the first being {bad[0]}")
 
@@ -323,7 +326,7 @@ def draw_from_noise(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
     out = Path(args.out) if args.out else path.parent
     torch.manual_seed(0)
     fakes = datasets.to_pixels(generators["g"](noise(64, device)))
-    target = save_grid(list(fakes.split(8)), utils.output_folder(out) / "from_noise.png")
+    target = save_picture(make_grid(fakes, padding=2, pad_value=255), utils.output_folder(out) / "from_noise.png")
     say(f"wrote {target}: 64 pictures in the manner of {meta['data']}'s domain B")
 
 

@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 from tqdm import tqdm
 
 import bench
@@ -29,6 +28,7 @@ import datasets
 import models
 import utils
 from gans import MODES, Gan
+from grid import draw_rows
 from options import fill_in_recipe, parse
 from utils import fail, rank, say, warn, world
 
@@ -72,11 +72,8 @@ def draw_samples(gan: Gan, data: datasets.Data, path: Path) -> None:
     """Saves what the networks make of the first eight pictures of each domain: a row each of real A, fake B, back to A, ..."""
     gan.train(False)
     rows = gan.rows(*(datasets.to_network(first_eight(domain, data)).to(gan.device) for domain in (data.a, data.b)))
-    blank = torch.zeros(8, 3, data.image_size, data.image_size, dtype=torch.uint8)
-    pictures = [torch.cat([datasets.to_pixels(row), blank])[:8] for row in rows.values() if len(row)]
-    grid = make_grid(torch.cat(pictures), nrow=8, padding=2, pad_value=255)
     buffer = io.BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(buffer, "png")
+    draw_rows({name: datasets.to_pixels(row) for name, row in rows.items()}).save(buffer, "png")
     utils.write_atomic(path, buffer.getvalue())
 
 

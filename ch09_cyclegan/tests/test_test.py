@@ -14,6 +14,7 @@ import models
 import sample
 import test as tester
 import utils
+from grid import draw_rows
 
 META = {"mode": "cyclegan", "arch": "resnet3", "width": 4, "patch": 16, "upsample": "transpose", "image_size": 32}
 
@@ -201,4 +202,18 @@ def test_same_names_are_numbered_and_a_picture_called_grid_survives(weights, tmp
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid-2.png", "grid-3.png", "grid.png"]
     assert (
         Image.open(tmp_path / "out" / "grid.png").size == Image.open(tmp_path / "out" / "grid-2.png").size == (20, 20)
+    )
+
+
+def test_rows_of_a_grid_have_their_names_beside_them():
+    """The names stand in a white margin, so that no picture loses a pixel; a short row ends in black."""
+    black, white = (torch.full((2, 3, 32, 32), value, dtype=torch.uint8) for value in (0, 255))
+    whole = torch.from_numpy(np.array(draw_rows({"real A": white, "fake B": black[:1], "none": black[:0]})))
+    plain = torch.from_numpy(np.array(draw_rows({"": black})))
+    assert plain.shape == (36, 70, 3) and whole.shape[0] == 70
+    margin = whole[:, : whole.shape[1] - 70].float().mean(2)
+    rows = [(margin[top : top + 32] < 128).sum() for top in (2, 36)]
+    assert min(rows) > 20 and margin.mean() > 200, "a name in each of the two rows, dark on white"
+    assert (
+        (whole[2:34, -68:-36] == 255).all() and (whole[36:68, -68:-36] == 0).all() and (whole[36:68, -34:-2] == 0).all()
     )
