@@ -40,10 +40,11 @@ COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++"
 
 
 AOTI = pytest.param("aoti", "", marks=COMPILER)
-QUICK_COMPILER = {  # it tries out no processor, prepares no headers for next time, and writes nothing for a debugger
+QUICK_COMPILER = {  # it tries out no processor, prepares no headers for next time, writes nothing for a debugger, improves little
     "cpp.vec_isa_ok": False,
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
+    "aot_inductor.compile_wrapper_opt_level": "O0",
 }
 
 
