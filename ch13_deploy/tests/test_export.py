@@ -40,7 +40,7 @@ COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++"
 
 
 AOTI = pytest.param("aoti", "", marks=COMPILER)
-QUICK_COMPILER = {  # it tries out no processor, prepares no headers for next time, writes nothing for a debugger, improves little
+QUICK_COMPILER = {  # no trials of the processor, no headers prepared for next time, nothing for a debugger, little improved
     "cpp.vec_isa_ok": False,
     "aot_inductor.precompile_headers": False,
     "aot_inductor.enable_line_tables": False,
