@@ -43,7 +43,8 @@ XDIST = "pytest-xdist==3.8.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
 LINKED = [ROOT / f"{name}{language}.md" for name in ("LESSONS", "CORRECTIONS") for language in ("", ".zh-CN")]
-SHARED = ("utils.py", "language.py", "pictures.py", "compare.py")  # copied into the chapters that need them
+# copied into the chapters that need them
+SHARED = ("utils.py", "language.py", "pictures.py", "compare.py", "exercises/__main__.py", "tests/test_exercises.py")
 nox.options.sessions = ["lint", *CHAPTERS]
 
 
