@@ -1,4 +1,4 @@
-"""The chapters' exercises, as far as that can be seen without PyTorch: each has its three files, both languages, and is unsolved.
+"""The chapters' exercises, as far as one sees it without PyTorch: three files each, both languages, and not solved.
 
 The chapters' own tests run the checkers.
 """
