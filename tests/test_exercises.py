@@ -21,7 +21,11 @@ def test_an_exercise_is_unsolved_and_has_a_solution_and_texts_in_both_languages(
     assert "raise NotImplementedError" in path.read_text("utf-8")
     assert "raise NotImplementedError" not in (path.parent / "solutions" / path.name).read_text("utf-8")
     checks = ast.parse((path.parent / "checks" / path.name).read_text("utf-8")).body
-    values = {node.targets[0].id: node.value for node in checks if isinstance(node, ast.Assign)}
+    values = {
+        node.targets[0].id: node.value
+        for node in checks
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
     for name in ("TITLE", "TEXT", "HINTS"):
         assert set(ast.literal_eval(values[name])) == {"en", "zh"}
     assert "check" in {node.name for node in checks if isinstance(node, ast.FunctionDef)}
