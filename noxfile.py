@@ -215,7 +215,9 @@ def lint(session: nox.Session) -> None:
     session.install(*LINT)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("uv", "pip", "compile", "--no-header", "requirements.txt", silent=True)  # all pins fit together
+    for version in ("3.10", "3.14"):  # all pins fit together, with the oldest Python and with the newest
+        words = ("--python-version", version, "--no-header", "requirements.txt")
+        session.run("uv", "pip", "compile", *words, silent=True)
     session.run("pytest", "-q", "tests")
     faults = [*differing_copies(), *broken_links(), *wrong_anchors()]
     if faults:

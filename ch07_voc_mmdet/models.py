@@ -17,7 +17,6 @@ build(arch, size, ...) takes mmdet's configuration file for `arch`, puts the dat
 
 # ruff: noqa: E402 (operators.provide() comes before the import of mmdet)
 
-import argparse
 import copy
 import difflib
 import functools
@@ -36,7 +35,7 @@ from mmdet.utils import get_test_pipeline_cfg
 from mmengine import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from utils import fail, load_checkpoint, say, warn, world
+from utils import Parser, fail, load_checkpoint, say, warn, world
 
 FAMILIES = {
     "faster_rcnn": "two stages, anchors",
@@ -471,7 +470,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("arch", nargs="?", help="show this one's configuration")
     parser.add_argument("size", nargs="?", choices=SIZES, default="tiny")
     args = parser.parse_args(argv)

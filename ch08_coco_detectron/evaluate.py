@@ -9,7 +9,6 @@ Predictions are COCO's results format, a list of {"image_id", "category_id", "bb
   PQ = SQ x RQ        panoptic quality (Kirillov et al. 2019) of a simple merge: surest first, no pixel twice (course 8-2)
 """
 
-import argparse
 import io
 import json
 from collections.abc import Callable
@@ -353,7 +352,7 @@ def print_table(result: dict) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("truth", help="annotations, in COCO's format")
     parser.add_argument("results", help="predictions, in COCO's results format")
     parser.add_argument("--score", type=float, default=SURE, help="least score of an object in the maps (%(default)s)")

@@ -7,7 +7,6 @@
 The course fetches each picture from its URL; here they are read from the folder beside the annotations (or --images DIR).
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +87,7 @@ def draw_images(coco: COCO, ids: list[int], names: list[str], folder: Path, out:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("file", help="annotations, in COCO's format")
     parser.add_argument("--draw", metavar="NAMES", help="draw pictures with these categories: person,dog, or all")
     parser.add_argument("--image", type=int, metavar="ID", help="draw this picture")

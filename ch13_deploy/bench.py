@@ -8,7 +8,6 @@ One run measures everything that is compared, in rounds that go over all of them
 milliseconds for a batch: the median, the 95th and the 99th percentile. Prints a table, and one line of JSON.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from service import engine
+from service.options import Parser
 
 HERE = Path(__file__).parent
 SIZES = (1, 32)
@@ -217,7 +217,7 @@ FORMATS = ("eager", "compiled", "torchscript", "export", "aoti", "onnx", "int8")
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="default: all")
     parser.add_argument("--services", nargs="+", choices=SERVICES, help="measure these instead")
     parser.add_argument("--soak", type=int, metavar="N", help="N requests to the default service, half of them bad")

@@ -16,7 +16,6 @@ taught      a small network that learns from the large one's answers (Hinton et 
 Accuracy is measured on the validation split; `python test.py --weights FILE` measures any of the files on the test split.
 """
 
-import argparse
 import copy
 import io
 import json
@@ -39,7 +38,7 @@ import models
 import utils
 from datasets import Batches, Split
 from service import engine
-from utils import fail
+from utils import fail, say
 
 ROUNDS = 15  # of the latency, all variants in turn
 CALIBRATION = 256  # pictures that show an int8 model its ranges
@@ -244,7 +243,7 @@ def make(args, model: models.Deployable, meta: dict, train: Split, real: Tensor)
         inner = [block.conv1.out_channels for block in list(thin.network.features)[1:]]
         files["narrow"] = as_onnx(thin, "narrow", inner=inner)
     elif "narrow" in args.only:
-        print(f"narrow: left out, since a {meta['arch']} has no residual blocks to narrow")
+        say(f"narrow: left out, since a {meta['arch']} has no residual blocks to narrow")
     if "int8_ort" in args.only:
         files["int8_ort"] = int8_ort(files["original"], some, out / "int8_ort.onnx")
     for name, teacher in (("taught", model), ("alone", None)):
@@ -262,7 +261,7 @@ WAYS = ("sparse", "narrow", "int8_ort", "int8_ao", "taught", "alone")
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS, help="default: all")
     parser.add_argument("--weights", metavar="FILE", help=f"default: weights/{export.WEIGHTS.name}")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py, instead of --weights")

@@ -20,7 +20,7 @@ import pictures
 import sample
 import utils
 from service import picture
-from utils import Number, fail, fingerprint, rank, world
+from utils import Number, fail, fingerprint, rank, say, world
 
 SAMPLE_SIZES = {"train": 6000, "val": 1000, "test": 2000}
 DATA_HELP = "auto (default) and sample: the built-in traffic signs; or a folder of class folders"
@@ -183,7 +183,7 @@ def main() -> None:
     rows = [torch.cat([row, row.new_zeros(8 - len(row), *row.shape[1:])]) for row in rows]
     grid = Image.fromarray(make_grid(torch.cat(rows), nrow=8, padding=1).permute(1, 2, 0).numpy())
     path = pictures.save_picture(grid.resize((2 * grid.width, 2 * grid.height), Image.NEAREST), Path("preview.png"))
-    print(f"wrote {path}: a row each of {', '.join(data.classes)}")
+    say(f"wrote {path}: a row each of {', '.join(data.classes)}")
 
 
 if __name__ == "__main__":

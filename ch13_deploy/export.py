@@ -14,7 +14,6 @@ Each takes (N, 3, S, S) uint8 pixels, any N, and gives (N, K) logits: the normal
 lie beside it, in picture.py; the file's metadata names the classes and says how the pixels are made.
 """
 
-import argparse
 import json
 import os
 import warnings
@@ -28,7 +27,7 @@ import datasets
 import models
 import utils
 from service.engine import ENDINGS, BadModel, open_model
-from utils import fail
+from utils import fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet10.safetensors"
 BATCHES = (1, 2, 7, 32)  # sizes at which an export is compared with eager
@@ -124,12 +123,12 @@ def export(model: nn.Module, meta: dict, kind: str, out: Path, real: Tensor, by:
     finally:
         beside.unlink(missing_ok=True)
     size = path.stat().st_size / 1e6
-    print(f"wrote {path}: {size:.2f} MB, differs from eager by {error:.1e} of the largest logit, batches of {BATCHES}")
+    say(f"wrote {path}: {size:.2f} MB, differs from eager by {error:.1e} of the largest logit, batches of {BATCHES}")
     return path
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = utils.Parser(description=__doc__)
     parser.add_argument("--to", choices=EXPORTERS, nargs="+", default=["onnx"], help="one or more (default: onnx)")
     parser.add_argument("--by", choices=("trace", "script"), default="trace", help="how TorchScript is made")
     parser.add_argument("--weights", metavar="FILE", help=f"a .safetensors file (default: weights/{WEIGHTS.name})")

@@ -20,7 +20,7 @@ import datasets
 import models
 import utils
 from service import engine
-from utils import fail
+from utils import fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet10.safetensors"
 
@@ -77,9 +77,9 @@ def test(args: argparse.Namespace, tested: engine.Engine, path: Path) -> None:
     utils.print_table([["class", "found"], *([name, f"{found:.4f}"] for name, found in result["classes"].items())])
     out = utils.output_folder(args.out or (path.parent if path.name == "best.pt" else f"runs/test-{meta['arch']}"))
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1))
-    print(f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name}", end=" ")
-    print(f"({len(split):,} pictures, {seconds:.1f} s)")
-    print(f"wrote {out}: test.json")
+    words = f"{meta['arch']}, trained on {meta['data']}: test accuracy {result['accuracy']:.4f} on {data.name}"
+    say(f"{words} ({len(split):,} pictures, {seconds:.1f} s)")
+    say(f"wrote {out}: test.json")
     if args.export:
         export(args, path, result)
 
@@ -92,7 +92,7 @@ def export(args: argparse.Namespace, path: Path, result: dict) -> None:
         meta["command"] = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {seed}"
     score = {name: result[name] for name in ("accuracy", "tested_on", "torch")}
     utils.save_weights(args.export, model.network, **meta | {"score": score})
-    print(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
+    say(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")
 
 
 def classify(tested: engine.Engine, files: list[str]) -> None:

@@ -27,7 +27,7 @@ def test_how_many_are_translated():
     assert sum(counts.values()) <= MOST_MISSING, counts
 
 
-MOST_MISSING = 100
+MOST_MISSING = 20  # of all chapters together
 
 
 def test_a_template_has_places_for_the_values():

@@ -8,7 +8,6 @@ JSON: requests a second, the latencies' percentiles in milliseconds, how often e
 lost, that is, got no answer at all. A token is taken from the environment (SERVE_TOKEN).
 """
 
-import argparse
 import asyncio
 import contextlib
 import functools
@@ -27,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 import sample
+from service.options import Parser
 
 if sys.platform != "win32":
     import uvloop  # a quicker event loop: what the generator takes of the processor, the service lacks
@@ -195,7 +195,7 @@ def mixed(count: int, malformed: bool) -> list[Case]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--clients", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--requests", type=int, default=2000, help="default: %(default)s")

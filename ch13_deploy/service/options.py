@@ -4,8 +4,11 @@ import argparse
 import math
 import os
 import re
+import sys
 from pathlib import Path
 
+import language
+from language import translated
 from service.engine import PROVIDERS, cores
 from service.pool import Settings
 
@@ -13,10 +16,20 @@ DEFAULT_MODEL = Path(__file__).parents[1] / "weights" / "resnet10.onnx"  # pytho
 
 
 def fail(message) -> None:
-    raise SystemExit(f"error: {message}")
+    raise SystemExit(f"{translated('error: ')}{translated(str(message))}")
 
 
 class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line, in the language of --lang: utils.Parser without torch."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, formatter_class=language.Help, allow_abbrev=False, **options)
+        language.add_language_flag(self)
+
+    def parse_known_args(self, args=None, namespace=None):
+        language.choose(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> None:
         fail(f"{message} (--help lists the flags)")
 
@@ -54,8 +67,7 @@ def number(kind: type, low: float, high: float):
 
 
 def parse(argv=None, about: str = "") -> tuple[argparse.Namespace, Settings]:
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = Parser(description=about, formatter_class=layout, allow_abbrev=False)
+    parser = Parser(description=about)
     default = Settings(DEFAULT_MODEL)
     ways = ("asgi", "torchserve", "ray")
     parser.add_argument("--with", dest="how", choices=ways, default="asgi", help="default: %(default)s")
