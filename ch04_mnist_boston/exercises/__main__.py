@@ -51,6 +51,7 @@ def fault(path: Path, checks: ModuleType) -> str | None:
         return say((f"{checks.NAME} is not written yet", f"{checks.NAME} 还没有写"))
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        lines += [error.lineno] if isinstance(error, SyntaxError) else []
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if lines:
             return say((f"line {lines[-1]}: {what}", f"第 {lines[-1]} 行：{what}"))

@@ -60,5 +60,7 @@ def test_the_command_line(capsys, monkeypatch, tmp_path):
     assert exercises.main(["check", "1"]) == 0 and capsys.readouterr().out == "right\n"
     (tmp_path / exercises.PATHS[0].name).write_text("x = 1 / 0\n")
     assert exercises.main(["check", "1"]) == 1 and "line 1: ZeroDivisionError" in capsys.readouterr().out
+    (tmp_path / exercises.PATHS[0].name).write_text("x = 1\n\ndef f(:\n")
+    assert exercises.main(["check", "1"]) == 1 and "line 3: SyntaxError" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         exercises.main(["check", "99"])
