@@ -363,7 +363,7 @@ def test_the_cycle_error_is_a_share_of_the_range():
     for direction, count, values in (("AtoB", 2, (51, 102, 76.5)), ("BtoA", 3, (102, 76.5, 127.5))):
         result, rows = tester.measure(direction, nets, data, {"mode": "cyclegan"}, None, CPU)
         assert result == {"pictures": count, "cycle_error": pytest.approx(0.1, abs=0.003)}
-        assert [row.float().mean().item() for row in rows] == pytest.approx(values, abs=0.6)
+        assert [row.float().mean().item() for row in rows.values()] == pytest.approx(values, abs=0.6)
 
 
 def test_the_pair_error_is_the_difference_from_the_true_picture():
@@ -371,7 +371,7 @@ def test_the_pair_error_is_the_difference_from_the_true_picture():
     nets = nn.ModuleDict({"g_ab": Brighter(0.2)})
     result, rows = tester.measure("AtoB", nets, data, {"mode": "pix2pix"}, None, CPU)
     assert result == {"pictures": 2, "pair_error": pytest.approx(0.4, abs=0.003)}  # 102 for 204
-    assert torch.equal(rows[-1], data.b)
+    assert torch.equal(rows["real B"], data.b) and list(rows) == ["real A", "fake B", "real B"]
 
 
 def test_tested_generators_are_in_evaluation_mode(tmp_path):
@@ -435,7 +435,7 @@ def test_fakes_are_compared_with_pictures_of_their_own_domain(monkeypatch):
     data = datasets.Data("mine", grey_pictures(2, 51), grey_pictures(3, 153), [], [], 32, own=True)
     nets = nn.ModuleDict({"g_ab": Brighter(0.2)})
     result, rows = tester.measure("AtoB", nets, data, {"mode": "cyclegan"}, "an Inception", CPU)
-    assert result["fid"] == 1.0 and torch.equal(seen[0][0], data.b) and torch.equal(seen[0][1], rows[1])
+    assert result["fid"] == 1.0 and torch.equal(seen[0][0], data.b) and torch.equal(seen[0][1], rows["fake B"])
 
 
 def test_pixels_out_of_range_are_cut_off():
