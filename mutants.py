@@ -185,7 +185,8 @@ def import_libraries(chapter: Path) -> bool:
     """
     if not Path("/proc/self/task").exists():  # only Linux can fork with such libraries
         return False
-    own = {path.stem for path in [*chapter.iterdir(), *chapter.glob("tests/*.py")]}
+    folders = [path for path in chapter.iterdir() if any(path.glob("*.py"))]  # not locale/, which is no module
+    own = {path.stem for path in [*folders, *chapter.glob("*.py"), *chapter.glob("tests/*.py")]}
     names = {"pytest"}
     for path in [*chapter.glob("*.py"), *chapter.glob("*/*.py")]:
         for node in ast.parse(path.read_bytes()).body:
