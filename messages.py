@@ -66,7 +66,7 @@ def template(node: ast.AST) -> tuple[str, list[str]] | None:
 
 
 def strings(node: ast.AST) -> Iterator[ast.AST]:
-    """The strings that an argument may be: itself, both ends of `a if b else c`, the parts of `a + b` and of `a or b`."""
+    """The strings that an argument may be: itself, both ends of `a if b else c`, both sides of `a or b`."""
     if isinstance(node, ast.IfExp):
         yield from (*strings(node.body), *strings(node.orelse))
     elif isinstance(node, ast.BoolOp):

@@ -26,7 +26,7 @@ VALUE = re.compile(r"\{(\d+)\}")
 
 
 def current() -> str:
-    """ "zh" or "en", by the variables that gettext looks at, in its order; on Windows by the system's setting."""
+    """The language to speak, zh or en: by the variables that gettext reads, in its order; on Windows by the system's setting."""
     for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := os.environ.get(name):
             return "zh" if value.lower().startswith("zh") else "en"
@@ -36,7 +36,7 @@ def current() -> str:
 
 
 def choose(words: list[str]) -> None:
-    """Takes --lang from a command line, before anything is said: also the processes started later will know."""
+    """Takes --lang from a command line before anything is said, and sets LANGUAGE, which started processes inherit."""
     for i, word in enumerate(words):
         value = words[i + 1] if word == "--lang" and i + 1 < len(words) else word.removeprefix("--lang=")
         if word.startswith("--lang") and value in LANGUAGES:
