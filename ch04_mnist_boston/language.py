@@ -26,7 +26,7 @@ VALUE = re.compile(r"\{(\d+)\}")
 
 
 def current() -> str:
-    """The language to speak, zh or en: by the variables that gettext reads, in its order; on Windows by the system's setting."""
+    """The language to speak, zh or en: by the variables that gettext reads; on Windows by the system's setting."""
     for name in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := os.environ.get(name):
             return "zh" if value.lower().startswith("zh") else "en"
