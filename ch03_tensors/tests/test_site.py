@@ -182,7 +182,8 @@ class Browser:
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self.session = {"sessionId": self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
 
-    def send(self, method: str, **params) -> dict:
+    def ask(self, method: str, **params) -> dict:
+        """-> the answer to a command: {"result": ...} or {"error": ...}."""
         self.count += 1
         message = {"id": self.count, "method": method, "params": params, **self.session}
         self.process.stdin.write(json.dumps(message).encode() + b"\0")
@@ -194,8 +195,12 @@ class Browser:
                 data += byte
             answer = json.loads(data)
             if answer.get("id") == self.count:
-                assert "error" not in answer, answer
-                return answer["result"]
+                return answer
+
+    def send(self, method: str, **params) -> dict:
+        answer = self.ask(method, **params)
+        assert "error" not in answer, answer
+        return answer["result"]
 
     def run(self, script: str):
         """-> the value of a JavaScript expression on the page."""
@@ -203,12 +208,17 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, script: str):
-        end = time.monotonic() + 30
-        while not (value := self.run(script)):
-            assert time.monotonic() < end, script
+    def wait_for(self, script: str) -> None:
+        """Asks until the expression is true. A page that is about to be left answers with an error: asked again."""
+        end, answer = time.monotonic() + 30, {}
+        while not answer.get("result", {}).get("result", {}).get("value"):
+            assert time.monotonic() < end, (script, answer)
             time.sleep(0.05)
-        return value
+            answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+
+    def leave(self, script: str) -> None:
+        """Runs what leads to another page, a moment after its answer was sent."""
+        self.run(f"setTimeout(() => {script}, 10); 0")
 
     def open(self, page: Path) -> None:
         self.send("Page.navigate", url=page.as_uri())
@@ -244,14 +254,14 @@ def test_from_the_index_to_broadcasting_to_its_notebook(browser, site):
     assert browser.find("创建")[0].startswith("Creating tensors")
     assert browser.find("no such thing") == ["nothing found"]
     browser.find("broadcast")
-    browser.run("search.form.requestSubmit()")
+    browser.leave("search.form.requestSubmit()")
     browser.wait_for("location.pathname.endsWith('lessons/arithmetic.html') && document.readyState === 'complete'")
     assert "Broadcasting" in browser.run("document.getElementById('add_bias').innerText")
     address = browser.run("document.querySelector('a[download]').href")
     assert Path(address.removeprefix("file://")).read_text("utf-8").startswith("{")
-    browser.run("document.querySelector('[rel=prev]').click()")
+    browser.leave("document.querySelector('[rel=prev]').click()")
     browser.wait_for("location.pathname.endsWith('lessons/creation.html') && document.readyState === 'complete'")
-    browser.run("document.querySelector('header nav a').click()")
+    browser.leave("document.querySelector('header nav a').click()")
     browser.wait_for("location.pathname.endsWith('creation.zh-CN.html') && document.readyState === 'complete'")
     assert browser.run("document.documentElement.lang") == "zh-CN"
 
