@@ -14,8 +14,13 @@ from book.pieces import Lesson, Output, Piece, Section, outputs, read
 from book.translate import translate
 from lessons import load
 
-PACKAGES = {"cv2": "opencv-python-headless", "sklearn": "scikit-learn"}  # where import and package differ in name
+PACKAGES = {
+    "cv2": "opencv-python-headless",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+}  # where import and package differ in name
 SUFFIX = {"en": "", "zh": ".zh-CN"}  # of the files in each language, as of the READMEs
+DRAWING = (Path(__file__).parent / "drawing.py").read_text("utf-8")
 INSTALL = """\
 # installs what is missing; does nothing where all is there
 import importlib.util
@@ -26,9 +31,17 @@ packages = {packages}
 missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
 if missing:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)"""
-DRAW = """
-for path in pictures(Path(tempfile.mkdtemp())):
-    display(Image(path.read_bytes()))"""
+DRAW = """\
+import tempfile
+from pathlib import Path
+
+from IPython.display import Image, display
+
+
+{source}
+
+
+display(Image({name}(Path(tempfile.mkdtemp())).read_bytes()))"""
 
 
 def write_notebooks(folder: Path, names: list[str], language: str) -> int:
@@ -47,15 +60,16 @@ def as_text(notebook: nbformat.NotebookNode) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def make_notebook(name: str, language: str, results: dict | None = None, drawn: list[bytes] | None = None):
-    """-> the notebook of a lesson, with the outputs `results` of its examples and the pictures `drawn` (None: made now)."""
+def make_notebook(name: str, language: str, results: dict | None = None, drawn: dict[str, Path] | None = None):
+    """-> the notebook of a lesson, with the outputs `results` of its examples and the figures `drawn` (None: made now)."""
     lesson = read(name)
+    if drawn is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return make_notebook(name, language, results, figures(lesson, Path(folder)))
     results = outputs(lesson) if results is None else results
     cells = [*first_cells(lesson, language)]
     for section in lesson.sections[1:]:
-        cells += section_cells(lesson, section, results[section.name], language)
-    if lesson.draws:
-        cells += picture_cells(lesson, pictures(lesson) if drawn is None else drawn, language)
+        cells += section_cells(lesson, section, results[section.name], language, drawn.get(section.name))
     for number, cell in enumerate(cells):
         cell["id"] = f"{name}-{number}"  # instead of a random one: the same lesson makes the same file
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -78,7 +92,7 @@ def imported(lesson: Lesson) -> list[str]:
 
     examples = [piece.text for section in lesson.sections for piece in section.pieces if piece.example]
     found = set()
-    for code in [lesson.setup, *lesson.sources.values(), *examples]:
+    for code in [lesson.setup, *map(self_contained, lesson.sources.values()), *examples]:
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
@@ -87,8 +101,8 @@ def imported(lesson: Lesson) -> list[str]:
     return sorted(found - sys.stdlib_module_names - {"visdom"})  # which one lesson can do without
 
 
-def section_cells(lesson: Lesson, section: Section, results: list[Output], language: str) -> list:
-    """Texts as Markdown, sources before the examples; a cell ends where an example shows something."""
+def section_cells(lesson: Lesson, section: Section, results: list[Output], language: str, drawn: Path | None) -> list:
+    """Texts as Markdown, sources before the examples, the figure after the source; a cell ends with an output."""
     cells, texts, code, results = [], [f"## {section.name} ({', '.join(section.numbers)})"], [], iter(results)
 
     def put_texts() -> None:
@@ -110,6 +124,9 @@ def section_cells(lesson: Lesson, section: Section, results: list[Output], langu
                 put_code(output)
             continue
         put_code()
+        if piece.kind == "figure":
+            cells += figure_cells(lesson, section.name, as_markdown(piece, language), drawn)
+            continue
         if piece.kind == "helper":
             texts.append(translate("A helper", language))
         elif piece.kind != "source":
@@ -127,22 +144,36 @@ def section_cells(lesson: Lesson, section: Section, results: list[Output], langu
     return cells
 
 
-def picture_cells(lesson: Lesson, drawn: list[bytes], language: str) -> list:
-    """The function that draws, and its pictures."""
-    code = f"import tempfile\n\nfrom IPython.display import Image, display\n\n\n{lesson.sources['pictures']}\n\n{DRAW}"
+def figure_cells(lesson: Lesson, section: str, caption: str, drawn: Path | None) -> list:
+    """What a figure shows, and the code that draws it, folded away, with the figure as its output."""
+    name = lesson.figures[section]
+    code = DRAW.format(source=self_contained(lesson.sources[name]), name=name)
     shown = []
-    for data in drawn:
-        picture = {"image/png": base64.b64encode(data).decode(), "text/plain": "<IPython.core.display.Image object>"}
+    if drawn:
+        kind = f"image/{drawn.suffix[1:]}"
+        picture = {
+            kind: base64.b64encode(drawn.read_bytes()).decode(),
+            "text/plain": "<IPython.core.display.Image object>",
+        }
         shown.append(v4.new_output("display_data", data=picture))
-    return [v4.new_markdown_cell(f"## {translate('Pictures', language)}"), v4.new_code_cell(code, outputs=shown)]
+    folded = {"jupyter": {"source_hidden": True}, "cellView": "form"}  # in Jupyter, in Colab
+    return [v4.new_markdown_cell(caption), v4.new_code_cell(code, outputs=shown, metadata=folded)]
 
 
-def pictures(lesson: Lesson) -> list[bytes]:
-    """Draws a lesson's pictures; -> PNG files."""
-    if not lesson.draws:
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        return [path.read_bytes() for path in load(lesson.name).pictures(Path(folder))]
+def self_contained(source: str) -> str:
+    """The source of a function, with those of book/drawing.py before it in place of its import of them."""
+    found = re.search(r"\n *from book\.drawing import (.*)", source)
+    if not found:
+        return source
+    helpers = {node.name: node for node in ast.parse(DRAWING).body if isinstance(node, ast.FunctionDef)}
+    wanted = [ast.get_source_segment(DRAWING, helpers[name]) for name in found[1].split(", ")]
+    return "\n\n\n".join([*wanted, source.replace(found[0], "", 1)])
+
+
+def figures(lesson: Lesson, folder: Path) -> dict[str, Path]:
+    """Draws a lesson's figures below `folder`, a PNG or GIF file each -> section -> file."""
+    module = load(lesson.name)
+    return {section: getattr(module, name)(folder) for section, name in lesson.figures.items()}
 
 
 def caught(code: str, output: Output) -> str:

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from lessons import FOLDER, MODULES, load, outline
 
 NUMBERS = re.compile(r"\s*\(((?:\d+-\d+(?:, )?)+)\)$")
-NOT_SHOWN = {"TITLE", "TITLE_ZH", "LESSONS", "FORMULAS"}
+NOT_SHOWN = {"TITLE", "TITLE_ZH", "LESSONS", "FORMULAS", "FIGURES"}
 
 
 @dataclass
 class Piece:
     """kind: `text` (a paragraph), `fixed` (one to be set as it stands), `source`, `helper` (source of a function that the
-    lesson needs and does not teach) or `example`."""
+    lesson needs and does not teach), `figure` (what is to be seen on it) or `example`."""
 
     kind: str
     text: str
@@ -65,7 +65,7 @@ class Lesson:
     sections: list[Section]
     sources: dict[str, str]  # of every function and class, without its docstring
     formulas: dict[str, str]
-    draws: bool  # whether it has pictures
+    figures: dict[str, str]  # section -> the function that draws its figure
 
     @property
     def start(self) -> Section:
@@ -94,26 +94,32 @@ def read(name: str) -> Lesson:
     shown, defined = set(), set()
     for key, node in nodes.items():
         if numbers := course_numbers(ast.get_docstring(node)):
-            sections.append(make_section(key, numbers, nodes, sources, shown, defined))
+            drawing = nodes.get(found.get("FIGURES", {}).get(key))
+            sections.append(make_section(key, numbers, nodes, sources, shown, defined, drawing))
     titles = (found["TITLE"], found["TITLE_ZH"], found["LESSONS"])
     setup = "\n".join(setup_of(tree, lines)).strip()
-    return Lesson(name, *titles, setup, sections, sources, found.get("FORMULAS", {}), "pictures" in nodes)
+    return Lesson(name, *titles, setup, sections, sources, found.get("FORMULAS", {}), found.get("FIGURES", {}))
 
 
-def make_section(key: str, numbers: list[str], nodes: dict, sources: dict, shown: set, defined: set) -> Section:
-    """The pieces of one function, in the order: reason and explanation, helpers, source, examples with their texts."""
+def make_section(
+    key: str, numbers: list[str], nodes: dict, sources: dict, shown: set, defined: set, drawing: ast.FunctionDef | None
+) -> Section:
+    """The pieces of one function, in the order: reason and explanation, helpers, source, figure, examples with their texts."""
     pieces = text_pieces(NUMBERS.sub("", first_line(nodes[key])) + "\n" + rest_of_docstring(nodes[key]))
     first = next((i for i, piece in enumerate(pieces) if piece.kind == "example"), len(pieces))
     if 0 < first < len(pieces) and pieces[first - 1].text.endswith(":"):
         first -= 1  # a text that announces the first example stays with it
     examples = "".join(piece.example.source for piece in pieces if piece.example)
-    needed = needs(sources[key] + "\n" + examples, sources)
+    figure = [Piece("figure", " ".join(ast.get_docstring(drawing).split()))] if drawing else []
+    needed = needs("\n".join([sources[key], examples, sources[drawing.name] if drawing else ""]), sources)
+    needed = [name for name in needed if not (drawing and name == drawing.name)]
     helpers = [name for name in needed if not course_numbers(ast.get_docstring(nodes[name]))]
     code = [Piece("helper", sources[name]) for name in helpers if name not in shown]
     ahead = [name for name in needed if name != key and name not in helpers and name not in defined]
     shown.update(helpers)
     defined.update([key, *ahead])
-    return Section(key, numbers, [*pieces[:first], *code, Piece("source", sources[key]), *pieces[first:]], ahead)
+    code += [Piece("source", sources[key]), *figure]
+    return Section(key, numbers, [*pieces[:first], *code, *pieces[first:]], ahead)
 
 
 def needs(code: str, sources: dict[str, str]) -> list[str]:

@@ -23,8 +23,6 @@ WORDS = (
     "Play it in a terminal: `python -m lessons {name}`.",
     "Needed below, explained further down:",
     "A helper",
-    "Pictures",
-    "picture of this lesson",
     "PyTorch, chapter by chapter",
     "Search",
     "Search: name, torch name, number, title",
@@ -77,7 +75,7 @@ def catalogue() -> polib.POFile:
 def paragraphs(lesson: Lesson) -> list[str]:
     """What is to be translated of a lesson, in reading order, each once. A paragraph of code alone needs no translation."""
     pieces = [piece for section in lesson.sections for piece in section.pieces]
-    texts = [piece.text for piece in pieces if piece.kind in ("text", "fixed")]
+    texts = [piece.text for piece in pieces if piece.kind in ("text", "fixed", "figure")]
     return [text for text in dict.fromkeys(texts) if re.search(r"[a-z]{2}", re.sub(r"`[^`]*`", "", text))]
 
 

@@ -19,7 +19,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from book import find
-from book.notebook import SUFFIX, as_text, make_notebook, pictures
+from book.notebook import SUFFIX, as_text, figures, make_notebook
 from book.pieces import Lesson, Output, Section, outputs, read
 from book.translate import LANGUAGES, translate
 
@@ -105,13 +105,9 @@ def write_assets(folder: Path) -> None:
 
 
 def write_lesson(folder: Path, templates, name: str, names: list[str], languages: list[str]) -> None:
-    """The page of a lesson, its notebook and its pictures; its examples run once."""
+    """The page of a lesson, its notebook and its figures; its examples run once."""
     lesson = read(name)
-    results, drawn = outputs(lesson), pictures(lesson)
-    shown = []
-    for number, data in enumerate(drawn, start=1):
-        (folder / "pictures" / f"{name}-{number}.png").write_bytes(data)
-        shown.append(f"{name}-{number}.png")
+    results, drawn = outputs(lesson), figures(lesson, folder / "pictures")
     at = names.index(name)
     around = {"before": read(names[at - 1]) if at else None, "after": read(names[at + 1]) if names[at + 1 :] else None}
     blocks = [(section, section_blocks(lesson, section, results[section.name])) for section in lesson.sections]
@@ -120,7 +116,7 @@ def write_lesson(folder: Path, templates, name: str, names: list[str], languages
             folder / f"notebooks/{name}{SUFFIX[language]}.ipynb", as_text(make_notebook(name, language, results, drawn))
         )
         path = f"lessons/{name}{SUFFIX[language]}.html"
-        page = {"lesson": lesson, "sections": blocks, "pictures": shown, **around}
+        page = {"lesson": lesson, "sections": blocks, "figures": drawn, **around}
         save_page(folder, path, templates, "lesson.html", language, languages, **page)
 
 

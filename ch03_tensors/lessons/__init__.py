@@ -4,7 +4,8 @@
     python -m lessons indexing     plays one: its explanations, its functions, its examples, and what the examples print
 
 A lesson module holds TITLE, TITLE_ZH, LESSONS (course number -> the course's own title), small functions whose
-docstrings explain and show them, and perhaps FORMULAS (function -> its formula in LaTeX) and `pictures(folder)`.
+docstrings explain and show them, and perhaps FORMULAS (function -> its formula in LaTeX) and FIGURES
+(function -> the function that draws a figure for it: `draw_it(folder) -> Path`, its docstring says what is to be seen).
 
 A function for readers has a docstring whose first line says why one would want it and ends with the course numbers that
 it shows, as in "(3-21)"; the next paragraph says what it does. A function without numbers is a helper: its source is
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(__file__).parent
-NAMES = ("TITLE", "TITLE_ZH", "LESSONS", "FORMULAS")  # what a lesson says of itself
+NAMES = ("TITLE", "TITLE_ZH", "LESSONS", "FORMULAS", "FIGURES")  # what a lesson says of itself
 MODULES = (
     "elements",
     "creation",

@@ -79,10 +79,9 @@ def play(name: str, functions: list[str], folder: Path, language: str) -> int:
         if not functions or section.name in functions:
             print(f"\n--- {section.name} ({', '.join(section.numbers)}) ---")
             play_section(player, lesson, section, language)
-    if hasattr(module, "pictures") and not functions:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in module.pictures(folder):
-            print(f"\npicture: {path}")
+            if section.name in lesson.figures and not functions:
+                folder.mkdir(parents=True, exist_ok=True)
+                print(f"\npicture: {getattr(module, lesson.figures[section.name])(folder)}")
     return player.differing
 
 

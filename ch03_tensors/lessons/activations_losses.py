@@ -26,6 +26,7 @@ FORMULAS = {
     r"\frac{\partial L}{\partial z} = \frac{1}{N} (\mathrm{softmax}(z) - y)",
     "bce_loss": r"L = -\frac{1}{N} \sum_i \left( t_i \log p_i + (1 - t_i) \log (1 - p_i) \right)",
 }
+FIGURES = {"hardswish": "draw_activations"}
 
 
 def sigmoid(z: Tensor) -> Tensor:
@@ -97,6 +98,25 @@ def hardswish(z: Tensor) -> Tensor:
     (tensor([-0.0000, -0.3333,  4.0000]), tensor([-0.0000, -0.3333,  4.0000]))
     """
     return z * (z + 3).clamp(0, 6) / 6
+
+
+def draw_activations(folder: Path) -> Path:
+    """The activations and their derivatives."""
+    from matplotlib.figure import Figure
+
+    z = torch.linspace(-5, 5, 301, requires_grad=True)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    values, slopes = figure.subplots(1, 2)
+    for function in (sigmoid, tanh, relu, leaky_relu, hardswish):
+        a = function(z)
+        (slope,) = torch.autograd.grad(a.sum(), z)
+        values.plot(z.detach(), a.detach(), label=function.__name__)
+        slopes.plot(z.detach(), slope, label=function.__name__)
+    values.set(title="activation", ylim=(-1.2, 3))
+    slopes.set(title="derivative")
+    values.legend()
+    figure.savefig(folder / "activations.png", dpi=110)
+    return folder / "activations.png"
 
 
 def log_softmax(z: Tensor) -> Tensor:
@@ -247,22 +267,3 @@ def backward_through(depth: int, activation: str) -> float:
         y = function(y)
     y.backward()
     return x.grad.item()
-
-
-def pictures(folder: Path) -> list[Path]:
-    """The activations and their derivatives."""
-    from matplotlib.figure import Figure
-
-    z = torch.linspace(-5, 5, 301, requires_grad=True)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    values, slopes = figure.subplots(1, 2)
-    for function in (sigmoid, tanh, relu, leaky_relu, hardswish):
-        a = function(z)
-        (slope,) = torch.autograd.grad(a.sum(), z)
-        values.plot(z.detach(), a.detach(), label=function.__name__)
-        slopes.plot(z.detach(), slope, label=function.__name__)
-    values.set(title="activation", ylim=(-1.2, 3))
-    slopes.set(title="derivative")
-    values.legend()
-    figure.savefig(folder / "activations.png", dpi=110)
-    return [folder / "activations.png"]

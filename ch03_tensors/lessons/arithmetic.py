@@ -4,6 +4,8 @@ python -m lessons arithmetic
 python -m lessons comparison       (the next one)
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ LESSONS = {
     "3-9": "in-place的概念和广播机制",
     "3-10": "取整-余",
 }
+FIGURES = {"add_bias": "draw_blocks"}
 
 
 def four_operations(a: Tensor, b: Tensor) -> dict[str, Tensor]:
@@ -185,6 +188,26 @@ def add_bias(x: Tensor, bias: Tensor) -> Tensor:
     RuntimeError: The size of tensor a (3) must match the size of tensor b (2) at non-singleton dimension 1
     """
     return x + bias
+
+
+def draw_blocks(folder: Path) -> Path:
+    """A column and a row become a table: the solid blocks are in memory, the pale ones are the same numbers, seen again."""
+    from matplotlib.figure import Figure
+
+    from book.drawing import bare, blocks
+
+    column, row = torch.arange(3).unsqueeze(1) * 10, torch.arange(4).unsqueeze(0)
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    axis = figure.subplots()
+    bare(axis, 15, 4)
+    for left, part, colour in ((0, column, "tab:blue"), (5.2, row, "tab:orange"), (10.4, column + row, "tab:green")):
+        solid = [[i < part.shape[0] and j < part.shape[1] for j in range(4)] for i in range(3)]
+        blocks(axis, part.expand(3, 4).tolist(), left, 0, solid, colour)
+        axis.text(left + 2, 3.5, f"{tuple(part.shape)}", ha="center", va="center")
+    for left, sign in ((4.6, "+"), (9.8, "=")):
+        axis.text(left, 1.5, sign, ha="center", va="center", fontsize=16)
+    figure.savefig(folder / "broadcasting.png", dpi=110)
+    return folder / "broadcasting.png"
 
 
 def rounded(a: Tensor) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ FORMULAS = {
     "attention": r"\mathrm{softmax}\left( \frac{Q K^T}{\sqrt{D}} \right) V",
     "positional_encoding": r"p_{t, 2i} = \sin \frac{t}{10000^{2i/D}}, \quad p_{t, 2i+1} = \cos \frac{t}{10000^{2i/D}}",
 }
+FIGURES = {"learn_to_reverse": "draw_heat_map", "positional_encoding": "draw_positions"}
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -54,6 +55,49 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
         scores = scores.masked_fill(~mask, -math.inf)
     weights = scores.softmax(dim=-1)
     return weights @ value, weights
+
+
+def learn_to_reverse(length: int = 8, steps: int = 200, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Where does a network look? Its weights say it, and they can be drawn. (10-5)
+
+    One attention learns to write eight random tokens backwards. `-> weights (T, T)` before and after training.
+
+    A query for each place to be written, a key for each place that is read: token and place added up. Nobody tells it
+    which place to look at; before training it looks here and there, in the end at the right one.
+
+    >>> before, after = learn_to_reverse()
+    >>> after.argmax(1)
+    tensor([7, 6, 5, 4, 3, 2, 1, 0])
+    >>> torch.equal(before.argmax(1), after.argmax(1)), after.max(1).values.min().item() > 0.8
+    (False, True)
+    """
+    generator, width = torch.Generator().manual_seed(seed), 16
+    query, place = (torch.randn(length, width, generator=generator).requires_grad_() for _ in range(2))
+    words = torch.randn(10, width, generator=generator).requires_grad_()
+    optimizer, seen = torch.optim.Adam([query, place, words], lr=0.05), []
+    for _ in range(steps):
+        tokens = torch.randint(10, (64, length), generator=generator)
+        mixed, weights = attention(query, words[tokens] + place, words[tokens])  # (64, T, D), (64, T, T)
+        loss = F.cross_entropy((mixed @ words.T).flatten(0, 1), tokens.flip(1).flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen = [*seen[:1], weights.detach().mean(0)]
+    return seen[0], seen[-1]
+
+
+def draw_heat_map(folder: Path) -> Path:
+    """Each row is a token that is written, each column one that is read. Before training the weights say nothing;
+    afterwards there is one bright place in each row, from the last token read to the first."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axis, title, weights in zip(figure.subplots(1, 2), ("before", "after"), learn_to_reverse(), strict=True):
+        shown = axis.imshow(weights.numpy(), cmap="magma", vmin=0, vmax=1)
+        axis.set(title=f"{title} training", xlabel="place read", ylabel="place written")
+    figure.colorbar(shown, ax=figure.axes, label="weight")
+    figure.savefig(folder / "attention_map.png", dpi=110)
+    return folder / "attention_map.png"
 
 
 def causal_mask(length: int) -> Tensor:
@@ -154,6 +198,21 @@ def positional_encoding(length: int, width: int) -> Tensor:
     return encoding
 
 
+def draw_positions(folder: Path) -> Path:
+    """The positional encoding, and the inner products of its rows."""
+    from matplotlib.figure import Figure
+
+    p = positional_encoding(64, 32)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(p.numpy(), aspect="auto", cmap="coolwarm")
+    left.set(title="positional encoding", xlabel="channel", ylabel="position")
+    right.imshow((p @ p.T).numpy(), cmap="coolwarm")
+    right.set(title="inner products of positions")
+    figure.savefig(folder / "attention_positions.png", dpi=110)
+    return folder / "attention_positions.png"
+
+
 class TransformerLayer(nn.Module):
     """The block from which BERT and today's language models are stacked. (10-6)
 
@@ -208,18 +267,3 @@ class TransformerDecoderLayer(nn.Module):
         x = self.norm1(x + self.self_attn(x, x, causal_mask(x.shape[1]).to(x.device)))
         x = self.norm2(x + self.multihead_attn(x, memory))
         return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
-
-
-def pictures(folder: Path) -> list[Path]:
-    """The positional encoding, and the inner products of its rows."""
-    from matplotlib.figure import Figure
-
-    p = positional_encoding(64, 32)
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.imshow(p.numpy(), aspect="auto", cmap="coolwarm")
-    left.set(title="positional encoding", xlabel="channel", ylabel="position")
-    right.imshow((p @ p.T).numpy(), cmap="coolwarm")
-    right.set(title="inner products of positions")
-    figure.savefig(folder / "attention_positions.png", dpi=110)
-    return [folder / "attention_positions.png"]

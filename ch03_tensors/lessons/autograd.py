@@ -30,6 +30,7 @@ FORMULAS = {
     "descend": r"x \leftarrow x - \eta \, \nabla f(x)",
     "vector_jacobian": r"v^T J, \quad J_{ij} = \frac{\partial y_i}{\partial x_j}",
 }
+FIGURES = {"descend": "draw_descent"}
 
 
 def numeric_derivative(f: Callable[[Tensor], Tensor], x: Tensor, step: float = 1e-6) -> Tensor:
@@ -130,6 +131,28 @@ def descend(f: Callable[[Tensor], Tensor], start: Tensor, lr: float, steps: int)
             x -= lr * gradient
         path.append(x.detach().clone())
     return torch.stack(path)
+
+
+def draw_descent(folder: Path) -> Path:
+    """A function with two valleys, its negative gradient as arrows, and two descents."""
+    from matplotlib.figure import Figure
+
+    def f(p: Tensor) -> Tensor:
+        return p[..., 0] ** 4 - 2 * p[..., 0] ** 2 + 0.3 * p[..., 0] + p[..., 1] ** 2
+
+    x, y = torch.meshgrid(torch.linspace(-1.6, 1.6, 60), torch.linspace(-1.2, 1.2, 60), indexing="xy")
+    coarse = torch.stack([x, y], dim=-1)[::5, ::5].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(coarse).sum(), coarse)
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axis = figure.subplots()
+    axis.contour(x, y, f(torch.stack([x, y], dim=-1)), levels=25, linewidths=0.7)
+    axis.quiver(*coarse.detach().unbind(-1), *(-gradient).unbind(-1), color="gray", width=0.003)
+    for start in ([-0.2, 1.0], [0.2, 1.0]):
+        axis.plot(*descend(lambda p: f(p).sum(), torch.tensor(start), 0.03, 80).T, marker=".", label=f"from {start}")
+    axis.set(title="-gradient, and two descents")
+    axis.legend()
+    figure.savefig(folder / "autograd_descent.png", dpi=110)
+    return folder / "autograd_descent.png"
 
 
 def vector_jacobian(y_of_x: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> Tensor:
@@ -346,25 +369,3 @@ class RoundThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_out: Tensor) -> Tensor:
         return grad_out
-
-
-def pictures(folder: Path) -> list[Path]:
-    """A function with two valleys, its negative gradient as arrows, and two descents."""
-    from matplotlib.figure import Figure
-
-    def f(p: Tensor) -> Tensor:
-        return p[..., 0] ** 4 - 2 * p[..., 0] ** 2 + 0.3 * p[..., 0] + p[..., 1] ** 2
-
-    x, y = torch.meshgrid(torch.linspace(-1.6, 1.6, 60), torch.linspace(-1.2, 1.2, 60), indexing="xy")
-    coarse = torch.stack([x, y], dim=-1)[::5, ::5].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(f(coarse).sum(), coarse)
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
-    axis = figure.subplots()
-    axis.contour(x, y, f(torch.stack([x, y], dim=-1)), levels=25, linewidths=0.7)
-    axis.quiver(*coarse.detach().unbind(-1), *(-gradient).unbind(-1), color="gray", width=0.003)
-    for start in ([-0.2, 1.0], [0.2, 1.0]):
-        axis.plot(*descend(lambda p: f(p).sum(), torch.tensor(start), 0.03, 80).T, marker=".", label=f"from {start}")
-    axis.set(title="-gradient, and two descents")
-    axis.legend()
-    figure.savefig(folder / "autograd_descent.png", dpi=110)
-    return [folder / "autograd_descent.png"]

@@ -26,6 +26,11 @@ FORMULAS = {
     "output_size": r"\left\lfloor \frac{n + 2p - d(k-1) - 1}{s} \right\rfloor + 1",
     "receptive_field": r"r = 1 + \sum_l d_l (k_l - 1) \prod_{m < l} s_m",
 }
+FIGURES = {
+    "transposed_convolution": "draw_matrices",
+    "output_size": "draw_sliding",
+    "receptive_field": "draw_fields",
+}
 
 
 def weights_full_and_local(image: int, hidden: int, window: int) -> tuple[int, int]:
@@ -119,6 +124,19 @@ def transposed_convolution(y: Tensor, kernel: Tensor, height: int, width: int) -
     return (convolution_matrix(kernel, height, width).T @ y.flatten()).view(height, width)
 
 
+def draw_matrices(folder: Path) -> Path:
+    """The matrix of a convolution, and that of the transposed one."""
+    from matplotlib.figure import Figure
+
+    c = convolution_matrix(torch.arange(1.0, 10).view(3, 3), 6, 6)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axis, (title, matrix) in zip(figure.subplots(1, 2), (("C", c), ("C transposed", c.T)), strict=True):
+        axis.imshow(matrix.numpy(), cmap="magma")
+        axis.set(title=f"{title}, {matrix.shape[0]} x {matrix.shape[1]}")
+    figure.savefig(folder / "convolution_matrix.png", dpi=110)
+    return folder / "convolution_matrix.png"
+
+
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
     """The error message `size mismatch` is answered by this formula. (5-5)
 
@@ -144,6 +162,34 @@ def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilat
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def draw_sliding(folder: Path) -> Path:
+    """A kernel of 3 x 3 goes over an image of 5 x 5 with a border of zeros (padding 1), two squares at a time (stride 2): it
+    fits three times in each direction."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    from book.drawing import bare, blocks, save_animation
+
+    image, kernel, stride, padding = torch.arange(1.0, 26).view(5, 5), torch.ones(3, 3), 2, 1
+    padded, size = F.pad(image, [padding] * 4), output_size(5, 3, stride, padding)
+    result = F.conv2d(padded[None, None], kernel[None, None], stride=stride)[0, 0]
+    inside = F.pad(torch.ones(5, 5), [padding] * 4).bool().tolist()
+
+    def frame(step: int) -> Figure:
+        i, j = divmod(step, size)
+        figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+        axis = figure.subplots()
+        bare(axis, 11.6, 7.2)
+        blocks(axis, padded.tolist(), 0, 0, inside)
+        done = [[y * size + x <= step for x in range(size)] for y in range(size)]
+        blocks(axis, result.tolist(), 8.4, 2, done, "tab:orange")
+        for corner, side in (((j * stride, i * stride), 3), ((8.4 + j, 2 + i), 1)):
+            axis.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="crimson", linewidth=2.5))
+        return figure
+
+    return save_animation([frame(step) for step in range(size**2)], folder / "convolution.gif")
+
+
 def receptive_field(layers: list[tuple[int, int, int]]) -> int:
     """A unit cannot recognise what it does not see whole: how far does it look? (5-5)
 
@@ -165,6 +211,37 @@ def receptive_field(layers: list[tuple[int, int, int]]) -> int:
         reach += dilation * (kernel - 1) * jump
         jump *= stride
     return reach
+
+
+def draw_fields(folder: Path) -> Path:
+    """Three layers with kernels of 3, and what one output sees: plain 7 pixels; with a stride of 2 in each layer, or a
+    dilation of 1, 2, 4, it sees 15."""
+    from matplotlib.figure import Figure
+
+    chains = {
+        "plain": [(3, 1, 1)] * 3,
+        "stride 2": [(3, 2, 1)] * 3,
+        "dilation 1, 2, 4": [(3, 1, 1), (3, 1, 2), (3, 1, 4)],
+    }
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    for axis, (name, layers) in zip(figure.subplots(1, 3), chains.items(), strict=True):
+        seen, at = [0], {0: 0.0}  # units of a layer, and where they stand; from the output down to the image
+        for height in (3, 2, 1):
+            kernel, stride, dilation = layers[height - 1]
+            jump = torch.tensor([s for _, s, _ in layers[: height - 1]]).prod().item()  # pixels between two units below
+            below = {}
+            for unit in seen:
+                for k in range(kernel):
+                    place = at[unit] + (k - (kernel - 1) / 2) * dilation * jump
+                    below[unit * stride + k * dilation] = place
+                    axis.plot([at[unit], place], [height, height - 1], color="tab:blue", linewidth=0.8)
+            axis.scatter(list(at.values()), [height] * len(at), color="tab:blue", zorder=3)
+            seen, at = list(below), below
+        axis.scatter(list(at.values()), [0] * len(at), color="crimson", zorder=3)
+        axis.set(title=f"{name}: {receptive_field(layers)} pixels", xlim=(-8, 8), xticks=range(-7, 8, 7))
+        axis.set_yticks(range(4), ["image", "1", "2", "3"])
+    figure.savefig(folder / "receptive_fields.png", dpi=110)
+    return folder / "receptive_fields.png"
 
 
 def gradient_reach(layers: list[tuple[int, int, int]]) -> int:
@@ -337,16 +414,3 @@ def linear_as_convolution(layer: nn.Linear, channels: int, size: int) -> nn.Conv
     conv = nn.Conv2d(channels, layer.out_features, size)
     conv.load_state_dict({"weight": layer.weight.view(-1, channels, size, size), "bias": layer.bias})
     return conv
-
-
-def pictures(folder: Path) -> list[Path]:
-    """The matrix of a convolution, and that of the transposed one."""
-    from matplotlib.figure import Figure
-
-    c = convolution_matrix(torch.arange(1.0, 10).view(3, 3), 6, 6)
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axis, (title, matrix) in zip(figure.subplots(1, 2), (("C", c), ("C transposed", c.T)), strict=True):
-        axis.imshow(matrix.numpy(), cmap="magma")
-        axis.set(title=f"{title}, {matrix.shape[0]} x {matrix.shape[1]}")
-    figure.savefig(folder / "convolution_matrix.png", dpi=110)
-    return [folder / "convolution_matrix.png"]

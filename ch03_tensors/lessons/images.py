@@ -19,6 +19,7 @@ from torch import Tensor
 TITLE = "Image processing"
 TITLE_ZH = "图像处理与特征工程"
 LESSONS = {"5-1": "计算机视觉基本概念", "5-2": "图像处理常见概念", "5-3": "特征工程"}
+FIGURES = {"match": "draw_operations"}
 
 
 def scene(size: int = 96, seed: int = 0) -> Tensor:
@@ -474,7 +475,7 @@ def match(image: Tensor, template: Tensor) -> Tensor:
     return score.view(image.shape[0] - h + 1, image.shape[1] - w + 1)
 
 
-def pictures(folder: Path) -> list[Path]:
+def draw_operations(folder: Path) -> Path:
     """The scene and what each operation makes of it."""
     from matplotlib.figure import Figure
 
@@ -502,4 +503,4 @@ def pictures(folder: Path) -> list[Path]:
         axis.set_title(title)
         axis.axis("off")
     figure.savefig(folder / "images.png", dpi=90)
-    return [folder / "images.png"]
+    return folder / "images.png"

@@ -4,12 +4,15 @@ python -m lessons indexing
 python -m lessons reshaping        (the next one)
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 TITLE = "Indexing and selecting"
 TITLE_ZH = "张量裁剪、索引与数据筛选"
 LESSONS = {"3-20": "Pytorch与张量裁剪", "3-21": "Pytorch与张量的索引与数据筛选"}
+FIGURES = {"gather_rows": "draw_arrows"}
 
 
 def clamp_between(a: Tensor, low: float, high: float) -> Tensor:
@@ -78,6 +81,32 @@ def gather_rows(table: Tensor, index: Tensor) -> Tensor:
             [1., 0., 0.]])
     """
     return table.gather(dim=1, index=index.unsqueeze(1)).squeeze(1)
+
+
+def draw_arrows(folder: Path) -> Path:
+    """Where `gather` takes each element from. Along dim 1 an element stays in its row, along dim 0 in its column; the index
+    says which column, or which row."""
+    from matplotlib.figure import Figure
+
+    from book.drawing import bare, blocks
+
+    table = torch.arange(1, 17).view(4, 4)
+    index = {1: torch.tensor([[2], [0], [3], [1]]), 0: torch.tensor([[3, 0, 1, 2]])}
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axis, dim in zip(figure.subplots(1, 2), (1, 0), strict=True):
+        bare(axis, 8, 6.6)
+        result, (x, y) = table.gather(dim, index[dim]), (6, 0) if dim == 1 else (0, 5.5)
+        blocks(axis, table.tolist(), 0, 0, torch.zeros_like(table).scatter(dim, index[dim], 1).bool().tolist())
+        blocks(axis, result.tolist(), x, y, colour="tab:orange")
+        for i in range(result.shape[0]):
+            for j in range(result.shape[1]):
+                at = index[dim][i, j].item()
+                start = (at + 1, i + 0.5) if dim == 1 else (j + 0.5, at + 1)  # the side of the square that was chosen
+                end = (x, i + 0.5) if dim == 1 else (j + 0.5, y)
+                axis.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", "color": "crimson"})
+        axis.text(4.3, 5, f"gather({dim}, {index[dim].tolist()})", fontsize=9)
+    figure.savefig(folder / "gather.png", dpi=110)
+    return folder / "gather.png"
 
 
 def pick_rows(a: Tensor, rows: Tensor) -> Tensor:

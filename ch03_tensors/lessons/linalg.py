@@ -26,6 +26,7 @@ FORMULAS = {
     "pca": r"\frac{1}{N-1} X^T X = V \, \mathrm{diag}(w) \, V^T",
     "low_rank": r"A = U \, \mathrm{diag}(s) \, V^T \approx \sum_{i=1}^{k} s_i u_i v_i^T",
 }
+FIGURES = {"lda": "draw_planes"}
 
 
 def p_norm(a: Tensor, p: float) -> Tensor:
@@ -196,6 +197,22 @@ def lda(x: Tensor, labels: Tensor) -> Tensor:
     return whiten @ torch.linalg.svd(between, full_matrices=False).Vh[: len(classes) - 1].T
 
 
+def draw_planes(folder: Path) -> Path:
+    """Iris in the plane of PCA and in that of LDA, side by side."""
+    from matplotlib.figure import Figure
+
+    x, species = iris()
+    x = x - x.mean(dim=0)
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axis, (title, plane) in zip(
+        figure.subplots(1, 2), (("PCA", x @ pca(x, 2)[0].T), ("LDA", x @ lda(x, species))), strict=True
+    ):
+        axis.scatter(*plane.T, c=species, s=12)
+        axis.set(title=title)
+    figure.savefig(folder / "linalg_pca_lda.png", dpi=110)
+    return folder / "linalg_pca_lda.png"
+
+
 def separation(values: Tensor, labels: Tensor) -> float:
     """Variance of the class means over the mean variance within a class. `(N,), (N,) -> float`.
 
@@ -217,19 +234,3 @@ def iris() -> tuple[Tensor, Tensor]:
 
     x, y = load_iris(return_X_y=True)
     return torch.from_numpy(x), torch.from_numpy(y)
-
-
-def pictures(folder: Path) -> list[Path]:
-    """Iris in the plane of PCA and in that of LDA, side by side."""
-    from matplotlib.figure import Figure
-
-    x, species = iris()
-    x = x - x.mean(dim=0)
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axis, (title, plane) in zip(
-        figure.subplots(1, 2), (("PCA", x @ pca(x, 2)[0].T), ("LDA", x @ lda(x, species))), strict=True
-    ):
-        axis.scatter(*plane.T, c=species, s=12)
-        axis.set(title=title)
-    figure.savefig(folder / "linalg_pca_lda.png", dpi=110)
-    return [folder / "linalg_pca_lda.png"]

@@ -23,6 +23,7 @@ FORMULAS = {
     "Adam": r"m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad "
     r"p \leftarrow p - \eta \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}",
 }
+FIGURES = {"down_the_ravine": "draw_paths"}
 
 
 # ---- 5-12: the learning rate ---------------------------------------------------------------------------------------
@@ -258,6 +259,28 @@ def down_the_ravine(make_optimizer, steps: int, start: tuple[float, float] = (-4
     return torch.stack(path)
 
 
+def draw_paths(folder: Path) -> Path:
+    """Four optimizers on one surface, 40 steps from the left. Plain descent swings from side to side; momentum and Adam run
+    past the goal and turn back; RMSprop begins with a step as long across the valley as along it."""
+    from matplotlib.figure import Figure
+
+    makers = {
+        "sgd": lambda parameters: SGD(parameters, lr=0.09),
+        "momentum": lambda parameters: SGD(parameters, lr=0.04, momentum=0.8),
+        "rmsprop": lambda parameters: RMSprop(parameters, lr=0.1),
+        "adam": lambda parameters: Adam(parameters, lr=0.4),
+    }
+    x, y = torch.meshgrid(torch.linspace(-4.5, 2, 80), torch.linspace(-1.4, 1.4, 80), indexing="xy")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axis = figure.subplots()
+    axis.contour(x, y, ravine(torch.stack([x, y], dim=-1)), levels=20, linewidths=0.5, colors="gray")
+    for name, make in makers.items():
+        axis.plot(*down_the_ravine(make, 40).T, marker=".", linewidth=1, label=name)
+    axis.legend()
+    figure.savefig(folder / "optimisation_paths.png", dpi=110)
+    return folder / "optimisation_paths.png"
+
+
 def fit_in_batches(batch_size: int, epochs: int, lr: float, seed: int = 0) -> list[float]:
     """All data for one step is slow, one sample is noisy: what lies between? (5-13)
 
@@ -349,23 +372,3 @@ def grid_and_random(tries_per_axis: int, seed: int) -> tuple[float, float]:
     count = tries_per_axis**2
     pairs = zip(log_uniform(1e-4, 1.0, count, seed), log_uniform(1e-4, 1.0, count, seed + 10_000), strict=True)
     return grid, min(loss(lr, other) for lr, other in pairs)
-
-
-def pictures(folder: Path) -> list[Path]:
-    """The paths of four optimizers down the ravine."""
-    from matplotlib.figure import Figure
-
-    makers = {
-        "sgd": lambda parameters: SGD(parameters, lr=0.09),
-        "momentum": lambda parameters: SGD(parameters, lr=0.04, momentum=0.8),
-        "rmsprop": lambda parameters: RMSprop(parameters, lr=0.1),
-        "adam": lambda parameters: Adam(parameters, lr=0.4),
-    }
-    x, y = torch.meshgrid(torch.linspace(-4.5, 2, 80), torch.linspace(-1.4, 1.4, 80), indexing="xy")
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    for axis, (name, make) in zip(figure.subplots(2, 2).flat, makers.items(), strict=True):
-        axis.contour(x, y, ravine(torch.stack([x, y], dim=-1)), levels=20, linewidths=0.6)
-        axis.plot(*down_the_ravine(make, 40).T, marker=".", color="crimson")
-        axis.set(title=name)
-    figure.savefig(folder / "optimisation_paths.png", dpi=110)
-    return [folder / "optimisation_paths.png"]

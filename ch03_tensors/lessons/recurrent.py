@@ -6,6 +6,8 @@
 Sequences are `(T, N, D)`, time first, as torch's recurrent layers have them by default.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F  # noqa: F401 (for the examples)
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ FORMULAS = {
     "LSTMCell": r"c_t = f \odot c_{t-1} + i \odot g, \quad h_t = o \odot \tanh(c_t)",
     "GRUCell": r"h_t = z \odot h_{t-1} + (1 - z) \odot n",
 }
+FIGURES = {"LSTMCell": "draw_gates"}
 
 
 def embed(tokens: Tensor, table: Tensor) -> Tensor:
@@ -179,6 +182,44 @@ class LSTMCell(nn.RNNCellBase):
         candidate = torch.tanh(parts[2])
         c = forget * c + enter * candidate
         return show * torch.tanh(c), c
+
+
+def draw_gates(folder: Path) -> Path:
+    """A cell whose weights were set by hand: the second input says "remember this". Then the input gate opens and the forget
+    gate shuts, for one step; the memory takes over the number (its tanh) and keeps it until the next time."""
+    from matplotlib.figure import Figure
+
+    numbers = torch.tensor([0.3, -0.6, 0.9, 0.1, -0.8, 0.5, -0.2, -0.7, 0.4, 0.8, -0.1, 0.6, 0.2, -0.5, 0.7, -0.3])
+    say = torch.zeros(16).index_fill(0, torch.tensor([2, 7, 12]), 1.0)
+    cell = LSTMCell(2, 1)
+    cell.load_state_dict({
+        "weight_ih": torch.tensor([[0.0, 12.0], [0.0, -12.0], [1.0, 0.0], [0.0, 0.0]]),  # input, forget, candidate, output
+        "bias_ih": torch.tensor([-6.0, 6.0, 0.0, 6.0]),
+        "weight_hh": torch.zeros(4, 1),
+        "bias_hh": torch.zeros(4),
+    })  # fmt: skip
+    h = c = torch.zeros(1, 1)
+    rows = {
+        "number": numbers.tolist(),
+        "remember this": say.tolist(),
+        "input gate": [],
+        "forget gate": [],
+        "memory c": [],
+    }
+    for x in torch.stack([numbers, say], dim=1):
+        parts = (x @ cell.weight_ih.T + cell.bias_ih).sigmoid()  # what comes from h is zero here
+        h, c = cell(x.unsqueeze(0), (h, c))
+        for name, value in (("input gate", parts[0]), ("forget gate", parts[1]), ("memory c", c)):
+            rows[name].append(value.item())
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    for axis, (name, values) in zip(figure.subplots(5, 1, sharex=True), rows.items(), strict=True):
+        axis.bar(range(16), values, color="tab:orange" if "gate" in name else "tab:blue")
+        axis.set(
+            ylabel=name.replace(" ", "\n"), ylim=(0, 1.1) if "gate" in name or name == "remember this" else (-1, 1)
+        )
+    figure.axes[-1].set(xlabel="time step")
+    figure.savefig(folder / "lstm_gates.png", dpi=110)
+    return folder / "lstm_gates.png"
 
 
 class GRUCell(nn.RNNCellBase):

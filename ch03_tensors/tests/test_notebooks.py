@@ -39,7 +39,7 @@ def test_a_notebook_runs_alone_and_shows_what_the_lesson_says(name, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not path.endswith("ch03_tensors") and path])
     hidden = [name for name in sys.modules if name.split(".")[0] in ("lessons", "book", "utils", "datasets", "models")]
-    notebook = make_notebook(name, "en", as_said(read(name)), drawn=[])  # the cell draws them
+    notebook = make_notebook(name, "en", as_said(read(name)), drawn={})  # the cells draw them
     for module in hidden:
         monkeypatch.delitem(sys.modules, module, raising=False)
     InteractiveShell.clear_instance()
@@ -48,12 +48,15 @@ def test_a_notebook_runs_alone_and_shows_what_the_lesson_says(name, tmp_path, mo
         with capture_output() as captured:
             result = shell.run_cell(cell.source)
         assert result.success, f"{cell.source}\n{result.error_in_exec or result.error_before_exec}"
-        if "display(Image" not in cell.source:
+        if "display(Image(" not in cell.source:
             printed = re.sub(r"Out\[\d+\]:", "", captured.stdout)
             assert bare(printed) == bare(shown(cell)), cell.source
         else:
-            assert captured.outputs and all("image/png" in output.data for output in captured.outputs)
-    assert not {module for module in sys.modules if module.split(".")[0] == "lessons"}, "it imported the chapter"
+            (output,) = captured.outputs
+            assert {"image/png", "image/gif"} & set(output.data)
+    assert not {module for module in sys.modules if module.split(".")[0] in ("lessons", "book")}, (
+        "it imported the chapter"
+    )
 
 
 def test_a_written_notebook_runs_in_a_kernel_and_gives_the_outputs_that_it_holds(tmp_path, monkeypatch):
@@ -85,6 +88,9 @@ def test_a_notebook_has_texts_formulas_sources_and_pictures():
         if "image/png" in o.get("data", {})
     ]
     assert len(pictures) == 1 and len(pictures[0].data["image/png"]) > 5000
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    at = next(i for i, cell in enumerate(code) if cell.outputs == pictures)
+    assert code[at - 1].source.startswith("def lda("), "a figure stands beside what it explains"
     assert any("$$" in text for text in texts)
 
 

@@ -257,6 +257,8 @@ def test_from_the_index_to_broadcasting_to_its_notebook(browser, site):
     browser.leave("search.form.requestSubmit()")
     browser.wait_for("location.pathname.endsWith('lessons/arithmetic.html') && document.readyState === 'complete'")
     assert "Broadcasting" in browser.run("document.getElementById('add_bias').innerText")
+    figure = "document.querySelector('#add_bias .source + figure img')"
+    browser.wait_for(f"{figure}.complete && {figure}.naturalWidth > 300")
     address = browser.run("document.querySelector('a[download]').href")
     assert Path(address.removeprefix("file://")).read_text("utf-8").startswith("{")
     browser.leave("document.querySelector('[rel=prev]').click()")

@@ -31,8 +31,8 @@ HINTS = {
         "too, so that torch.set_rng_state comes after it. And only the epochs that are left are to be trained.",
     ],
     "zh": [
-        "除了权重，训练中还有什么在变？优化器的动量、学习率调度的进度、随机数。",
-        "三者都有状态：优化器和调度器的 state_dict()，以及 torch.get_rng_state()。make() 也会抽取随机数，所以 "
+        "除了权重，训练中还有什么在变？优化器的动量、学习率计划的进度、随机数。",
+        "三者都有状态：优化器和 scheduler 的 state_dict()，以及 torch.get_rng_state()。make() 也会抽取随机数，所以 "
         "torch.set_rng_state 要放在它后面。并且只训练剩下的轮次。",
     ],
 }
@@ -92,7 +92,7 @@ def fault(whole: dict, half: dict, one: dict, two: dict) -> tuple[str, str] | No
         return (
             f"epoch 4 has the learning rate {one['rates'][3]:g} after resuming, else {whole['rates'][3]:g}: the schedule "
             "begins anew",
-            f"恢复之后第 4 轮的学习率是 {one['rates'][3]:g}，不中断时是 {whole['rates'][3]:g}：调度从头开始了",
+            f"恢复之后第 4 轮的学习率是 {one['rates'][3]:g}，不中断时是 {whole['rates'][3]:g}：学习率计划从头开始了",
         )
     if one["losses"] != two["losses"]:
         return (
