@@ -29,6 +29,8 @@ SMALLEST = 8  # pixels a side: scikit-learn's digits; fewer hold no digit
 LARGEST = 600  # photos are shrunk to this side first: that is enough for a digit of 5 % of the side
 WIDEST_STROKE = 0.3  # of the picture's height: what is wider is no stroke
 FAINTEST = 0.06  # of the paper's brightness: fainter is no ink
+DARKEST = 0.4  # of the paper's brightness: a wide part that is darker than this is a solid shape; a shadow is lighter
+THICKEST = 0.65  # of a digit's longer side: a stroke that is thicker is a disc or a square; MNIST's stay below 0.6
 STROKES = (2.2, 4.0)  # pixels: the usual thickness of MNIST's strokes in its box of 20 pixels
 SURE = 0.95  # mean probability over `views`; below, an answer is unsure: 4 % of the right, 82 % of the wrong ones
 MOST_DIGITS = 30  # more marks than this are no line of digits but a text or a photograph
@@ -72,7 +74,10 @@ def find_digits(path: Path, image_size: int) -> list[tuple[float, Tensor]]:
     result = []
     for numbers in digits:
         own = np.where(np.isin(parts, numbers), ink, 0)
-        result.append((float(own.sum()), centre(normalize(own), image_size)))
+        if thickness(own) <= THICKEST:
+            result.append((float(own.sum()), centre(normalize(own), image_size)))
+    if not result:
+        raise NotADigit("no digit found: only a filled shape")
     return result
 
 
@@ -83,11 +88,11 @@ def locate(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     picture may be cut out tightly. If it left none, it must be a digit from border to border, and no strip along one side:
     else it is an empty page with a shadow or a table.
     """
-    ink, parts = find_marks(find_ink(grey, "edge"))
+    ink, parts = find_marks(*find_ink(grey, "edge"))
     is_empty = not parts.any()
     top, bottom, left, right = borders(parts)
     if is_empty or any(border.any() for border in (top, bottom, left, right)):
-        ink, parts = find_marks(find_ink(grey, "constant"), is_tight=True)
+        ink, parts = find_marks(*find_ink(grey, "constant"), is_tight=True)
         top, bottom, left, right = borders(parts)
     reaches = np.intersect1d(top, bottom).any() or np.intersect1d(left, right).any()
     is_strip = any((border > 0).mean() > 0.9 for border in (top, bottom, left, right))
@@ -141,8 +146,9 @@ def close(values: np.ndarray, size: int, beyond: str) -> np.ndarray:
     return ndimage.grey_closing(padded, (size, size))[size:-size, size:-size]
 
 
-def find_ink(grey: np.ndarray, beyond: str) -> np.ndarray:
-    """(H, W) grey values, dark on light -> (H, W) from 0, paper, to 1, black.
+def find_ink(grey: np.ndarray, beyond: str) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) grey values, dark on light -> ink, (H, W) from 0, paper, to 1, black; and solid, (H, W) bool: the inner part of a
+    dark shape that is wider than a stroke, such as a disc.
 
     The paper is the picture with the strokes closed. Ink reflects a share of the light that falls on it, in a shadow too:
     so ink is measured as a share of the paper's brightness there.
@@ -150,16 +156,20 @@ def find_ink(grey: np.ndarray, beyond: str) -> np.ndarray:
     paper = close(grey, round(WIDEST_STROKE * len(grey)), beyond)
     ink = paper - grey
     offset = np.percentile(ink, 50 if beyond == "edge" else 20)  # closing follows the lightest grains: bring paper to 0
-    least = 0.45 * np.percentile(paper, 95)  # on a dark table, too, or its grain would be ink
-    return (ink - offset) / np.maximum(paper - offset, least)
+    bright = np.percentile(paper, 95)
+    shapes, _ = ndimage.label(paper < DARKEST * bright)
+    solid = (shapes > 0) & ~np.isin(shapes, np.concatenate(borders(shapes)))  # at the border it is a table
+    return (ink - offset) / np.maximum(
+        paper - offset, 0.45 * bright
+    ), solid  # on a table, too, or its grain would be ink
 
 
 # ---- 2. marks -----------------------------------------------------------------------------------------------------------
 
 
-def find_marks(ink: np.ndarray, is_tight: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) ink -> (H, W) from 0 to 1, a stroke; and (H, W) the number of the connected part that a pixel belongs to, 0 for
-    paper. Parts that are no strokes have been left out."""
+def find_marks(ink: np.ndarray, solid: np.ndarray, is_tight: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W) ink and solid -> (H, W) from 0 to 1, a stroke; and (H, W) the number of the connected part that a pixel belongs
+    to, 0 for paper. Parts that are no strokes have been left out."""
     share, deviations = (20, 0.2533) if is_tight else (50, 0.6745)  # the lightest pixels: they are paper
     grain = np.percentile(np.abs(ink), share) / deviations
     likely = max(FAINTEST, 3 * grain)
@@ -169,24 +179,37 @@ def find_marks(ink: np.ndarray, is_tight: bool = False) -> tuple[np.ndarray, np.
     if level < 4.5 * grain:  # no darker than grains are now and then
         return ink, np.zeros(ink.shape, dtype=int)
     ink = np.clip(ink / level, 0, 1)
-    parts, count = ndimage.label(ink > np.clip(likely / level, 0.4, 0.6), np.ones((3, 3)))
+    parts, count = ndimage.label((ink > np.clip(likely / level, 0.4, 0.6)) | solid, np.ones((3, 3)))
     numbers = np.zeros(count + 1, dtype=int)
-    kept = choose(ink, parts, is_tight)
+    kept = choose(ink, parts, is_tight) & ~np.isin(np.arange(1, count + 1), parts[solid])
     numbers[1:][kept] = np.arange(1, kept.sum() + 1)
     return ink, numbers[parts]
 
 
 def choose(ink: np.ndarray, parts: np.ndarray, is_tight: bool) -> np.ndarray:
     """-> of each part, if it may be a stroke: dark somewhere (hysteresis, Canny 1986), and no speck. What touches the border is
-    a table or a shadow, and is left out, unless it is more than all the rest."""
+    a table or a shadow, and is left out, unless it is more than all the rest. If digits may touch the border as well, only
+    strips along it are left out, unless there is little else."""
     numbers, boxes = np.arange(1, parts.max() + 1), ndimage.find_objects(parts)
     amounts, darkest = ndimage.sum_labels(ink, parts, numbers), ndimage.maximum(ink, parts, numbers)
     lengths = np.array([max(length(rows), length(columns)) for rows, columns in boxes])
     kept = (darkest > 0.8) & (lengths >= max(4, 0.03 * min(ink.shape)))
     inner = kept & [all(s.start > 0 and s.stop < n for s, n in zip(box, ink.shape, strict=True)) for box in boxes]
-    if not is_tight and amounts[inner].sum() > 0.5 * amounts[kept].sum():
+    if is_tight:
+        strips = np.array([is_strip(parts == i, box) for i, box in zip(numbers, boxes, strict=True)], dtype=bool)
+        inner = kept & ~strips
+    if amounts[inner].sum() > (0.2 if is_tight else 0.5) * amounts[kept].sum():
         kept = inner
     return kept & (amounts >= 0.04 * amounts[kept].max(initial=0))
+
+
+def is_strip(part: np.ndarray, box: tuple) -> bool:
+    """(H, W) bool -> if it lies along a side of the picture, flat and touching it nearly everywhere; or so along two sides."""
+    along = [(border.sum(), length(box[side // 2 == 0])) for side, border in enumerate(borders(part))]
+    whole = [touched >= 0.9 * extent for touched, extent in along]
+    height, width = map(length, box)
+    flat = (height <= 0.5 * width and any(whole[:2])) or (width <= 0.5 * height and any(whole[2:]))
+    return bool(flat or (any(whole[:2]) and any(whole[2:])))
 
 
 def length(side: slice) -> int:
@@ -234,6 +257,12 @@ def belong(one: tuple, other: tuple, height: int) -> bool:
     above = common > 0.5 * min(length(columns), length(other_columns))
     low = min(length(rows), length(other_rows)) < 0.5 * height
     return (above or low) and np.hypot(across, down) < 0.25 * height
+
+
+def thickness(ink: np.ndarray) -> float:
+    """(H, W) a digit's ink, 0 elsewhere -> how thick its thickest stroke is, as a share of its longer side."""
+    tight = np.pad(cut_out(ink, 0), 1)
+    return float(2 * ndimage.distance_transform_edt(tight > 0.5 * tight.max()).max() / (max(tight.shape) - 2))
 
 
 # ---- 4. MNIST's form ------------------------------------------------------------------------------------------------------

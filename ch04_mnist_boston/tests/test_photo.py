@@ -162,6 +162,32 @@ def test_what_reaches_in_from_the_border_is_left_out():
     assert apart(digit_of(np.array(page)), digit_of(seven())) < 1
 
 
+@pytest.mark.parametrize(
+    "sides, first", [("right", 0), ("right", 35), ("bottom", 0), ("top bottom", 0), ("right bottom", 0)]
+)
+def test_a_table_is_left_out_where_the_digit_touches_the_border_too(sides, first):
+    page = np.asarray(
+        Image.fromarray(seven(230, 40)).crop((54, 10, 184, 190)), dtype=float
+    )  # its bar begins at the left
+    page[:, :3] = page[:, 3:6] = np.where(np.abs(np.arange(180) - 30) < 8, 40, 230)[:, None]
+    alone = digit_of(page)
+    for side in sides.split():
+        strip = {"right": np.s_[first:, -6:], "bottom": np.s_[-6:], "top": np.s_[:6]}[side]
+        page[strip] = 60
+    assert apart(digit_of(page), alone) < 3
+
+
+@pytest.mark.parametrize("shape", ["ellipse", "rectangle", "polygon"])
+@pytest.mark.parametrize("side", [40, 80, 160])
+def test_a_filled_shape_is_no_digit(shape, side):
+    page, (near, far) = Image.new("L", (200, 200), 250), (100 - side // 2, 100 + side // 2)
+    places = [(100, near), (far, 100), (100, far), (near, 100)] if shape == "polygon" else (near, near, far, far)
+    getattr(ImageDraw.Draw(page), shape)(places, fill=30)
+    for picture in (page, page.resize((100, 100))):
+        with pytest.raises(photo.NotADigit):
+            photo.read_digits(as_file(picture))
+
+
 def test_dirt_is_no_part_of_the_digit():
     dirty = seven()
     dirty[176:192, 10:26] = 0  # far from it
