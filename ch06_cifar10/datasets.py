@@ -355,7 +355,8 @@ class FileLoader:
             )
             for mine, (images, labels) in zip(batches, loader, strict=True):
                 images, labels = images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-                yield (self.augment(images, mine.to(self.device), self.epoch) if self.augment else images), labels
+                mine = mine.to(self.device, non_blocking=True)
+                yield (self.augment(images, mine, self.epoch) if self.augment else images), labels
         except OSError as error:
             fail(str(error).strip().splitlines()[-1].removeprefix("OSError: "))
 

@@ -315,7 +315,7 @@ def has_waited(progress: dict, args: Namespace) -> bool:
 def main(argv=None) -> None:
     with utils.processes():
         args = parse(__doc__, argv)
-        device = utils.pick_device(args.device)
+        device = utils.pick_device(args.device, same_sizes=True)
         args.precision = utils.pick_precision(args.precision, device)
         utils.keep_freed_memory()
         if args.bench:

@@ -280,7 +280,8 @@ class Dcgan(Gan):
 
 def noise(count: int, device: torch.device, source: torch.Generator | None = None) -> Tensor:
     """-> (count, 100, 1, 1), drawn on the CPU: the same on every device."""
-    return torch.randn(count, models.DcganGenerator.noise_channels, 1, 1, generator=source).to(device)
+    drawn = torch.randn(count, models.DcganGenerator.noise_channels, 1, 1, generator=source)
+    return drawn.to(device, non_blocking=True)
 
 
 MODES = {"cyclegan": CycleGAN, "pix2pix": Pix2Pix, "dcgan": Dcgan}

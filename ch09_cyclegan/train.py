@@ -238,7 +238,7 @@ def start_from(gan: Gan, args: Namespace) -> None:
 def main(argv=None) -> None:
     with utils.processes():
         args = parse(__doc__, argv)
-        device = utils.pick_device(args.device)
+        device = utils.pick_device(args.device, same_sizes=True)
         args.precision = utils.pick_precision(args.precision, device)
         utils.keep_freed_memory()
         if args.bench:

@@ -19,7 +19,6 @@ import time
 from argparse import Namespace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -58,8 +57,8 @@ class CourseLoader(datasets.BucketLoader):
     def __iter__(self):
         longest = int(self.lengths.max())
         for batch in self.batches():
-            ids = datasets.gather(self.split, batch.to(self.device))
-            yield F.pad(ids, (0, longest - ids.shape[1])), self.split.labels[batch.to(self.device)], len(batch)
+            rows = batch.to(self.device, non_blocking=True)
+            yield datasets.gather(self.split, rows, longest), self.split.labels[rows], len(batch)
 
 
 def first_batches(loader, texts: int) -> list[tuple]:

@@ -307,10 +307,11 @@ def encode(corpus: Corpus, part: str, vocabulary: list[str], max_length: int, st
     return Split(*tensors, rows, len(corpus.classes))
 
 
-def gather(split: Split, chosen: Tensor) -> Tensor:
-    """-> (n, longest) int64, the chosen texts side by side, padded to the longest of them."""
+def gather(split: Split, chosen: Tensor, longest: int) -> Tensor:
+    """-> (n, longest) int64, the chosen texts side by side, padded to `longest`: the length of the longest of them. Who calls
+    knows it; to ask the device for it would make each step wait for the one before."""
     starts, lengths = split.starts[chosen], split.lengths[chosen]
-    offsets = torch.arange(int(lengths.max()), device=lengths.device)
+    offsets = torch.arange(longest, device=lengths.device)
     inside = offsets < lengths[:, None]
     return torch.where(inside, split.ids[(starts[:, None] + offsets) * inside].long(), PAD)
 
@@ -346,9 +347,10 @@ class BucketLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         for batch in self.batches():
-            mine = (batch[rank() :: world()] if self.share else batch).to(self.device)
+            mine = batch[rank() :: world()] if self.share else batch
             if len(mine):  # of a last validation batch there may be less than one text a process
-                yield gather(self.split, mine), self.split.labels[mine], len(batch)
+                longest, mine = int(self.lengths[mine].max()), mine.to(self.device, non_blocking=True)
+                yield gather(self.split, mine, longest), self.split.labels[mine], len(batch)
 
 
 # ---- python datasets.py -----------------------------------------------------------------------------------------------

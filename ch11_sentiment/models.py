@@ -225,18 +225,20 @@ class HAN(TextClassifier):
 
     def attend(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(N, L) -> (N, K) logits and (N, L) attention, the word's share in its clause times the clause's, sum 1."""
-        clause, outside = self.clauses_of(ids), ids == PAD
+        outside = ids == PAD
+        clause = self.clauses_of(ids).masked_fill(outside, 0)
         x, _ = run_packed(self.words, self.embed(ids), lengths_of(ids))  # (N, L, 2 hidden)
         x, score = x.float(), self.word_attention(x).float().masked_fill(outside, -torch.inf)
         share = (score - score.amax(1, keepdim=True)).clamp(min=-30).exp() * ~outside
-        count = int(clause.max()) + 1
+        last = clause.amax(1)
+        lengths = (last + 1).cpu()  # where the recurrent layer wants them
+        count = int(lengths.max())
         total = share.new_zeros(len(ids), count).scatter_add(1, clause, share)
         share = share / total.gather(1, clause).clamp(min=1e-30)
         vectors = x.new_zeros(len(ids), count, x.shape[2])
         vectors = vectors.scatter_add(1, clause[..., None].expand_as(x), share[..., None] * x)  # (N, clauses, 2 hidden)
 
-        last = clause.masked_fill(outside, 0).amax(1)
-        y, _ = run_packed(self.clauses, vectors, last + 1)
+        y, _ = run_packed(self.clauses, vectors, lengths)
         beyond = torch.arange(count, device=ids.device) > last[:, None]
         weight = self.clause_attention(y).masked_fill(beyond, -torch.inf).softmax(1)  # (N, clauses)
         logits = self.head(self.dropout((weight[..., None] * y).sum(1)))

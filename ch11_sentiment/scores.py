@@ -34,7 +34,8 @@ def hits(logits: Tensor, labels: Tensor) -> Tensor:
     """-> (1 + 3 K,): texts that are all right; and of each class right answers, answers, and texts."""
     said, true = logits > 0, labels > 0
     if labels.ndim == 1:
-        said, true = (F.one_hot(one, logits.shape[1]) > 0 for one in (logits.argmax(1), labels))
+        classes = torch.arange(logits.shape[1], device=logits.device)
+        said, true = (one[:, None] == classes for one in (logits.argmax(1), labels))
     right = (said == true).all(1).sum()
     return torch.cat([right[None], (said & true).sum(0), said.sum(0), true.sum(0)]).float()
 

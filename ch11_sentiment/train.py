@@ -78,7 +78,7 @@ def evaluate(model, loader, args) -> dict:
 def tally(logits: Tensor, labels: Tensor) -> Tensor:
     """The sums over a batch: loss (without smoothing and weights, so that training and validation compare), texts, hits."""
     logits = logits.float()
-    return torch.cat([loss_of(logits, labels)[None], logits.new_tensor([len(labels)]), hits(logits, labels)])
+    return torch.cat([loss_of(logits, labels)[None], logits.new_full((1,), len(labels)), hits(logits, labels)])
 
 
 def over_processes(sums: Tensor, part: str, loader) -> dict:

@@ -338,7 +338,7 @@ class TokenBatches:
         for rows in self.batches:
             tokens = int(self.lengths[rows, 1].sum()) - len(rows)  # START is given, not predicted
             longest = self.lengths[rows].amax(0).tolist()
-            mine = rows[rank() :: world()].to(self.source.device)
+            mine = rows[rank() :: world()].to(self.source.device, non_blocking=True)
             yield self.source[mine, : longest[0]], self.target[mine, : longest[1]], tokens
 
 

@@ -102,13 +102,13 @@ def evaluate(model: nn.Module, batches: TokenBatches, codec: Codec, pairs: list,
     The perplexity is that of the right sentence, without label smoothing; BLEU is over all translations of a source.
     """
     model.eval()
-    device, sums = batches.source.device, torch.zeros(2)
+    device = batches.source.device
+    sums = torch.zeros(2, device=device)  # loss, tokens
     for source, target, _ in batches:
         with autocast(args, device):
             logits = model(source, target[:, :-1])
-        sums += torch.tensor([cross_entropy(logits, target[:, 1:]).item(), (target[:, 1:] != PAD).sum().item()])
+        sums += torch.stack([cross_entropy(logits, target[:, 1:]), (target[:, 1:] != PAD).sum()])
     if world() > 1:
-        sums = sums.to(device)
         dist.all_reduce(sums)
     loss = float(sums[0] / sums[1])
     references = datasets.by_source(pairs)

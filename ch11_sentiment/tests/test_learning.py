@@ -111,7 +111,7 @@ def test_validation_is_without_dropout_and_counts_right():
     first, second = (train.evaluate(model.train(), loader, arguments()) for _ in range(2))
     assert first == second
     with torch.no_grad():
-        logits = model.eval()(datasets.gather(split, torch.arange(43)))
+        logits = model.eval()(datasets.gather(split, torch.arange(43), 8))
     assert first["val_loss"] == pytest.approx(F.cross_entropy(logits, split.labels).item(), rel=1e-5)
     by_hand = tester.measure(logits.softmax(1), split.labels, ["a", "b", "c"])
     assert first["val_accuracy"] == pytest.approx(by_hand["accuracy"])
@@ -268,6 +268,6 @@ def test_the_first_tokens_of_a_long_text_are_kept(table, cache):
     corpus = datasets.load(str(table([(f"甲乙丙{i}丁", i % 2) for i in range(60)])), tokenizer="char", cache=cache)
     vocabulary = [*text.SPECIAL, "甲", "乙", "丙", "丁"]
     split = datasets.encode(corpus, "train", vocabulary, 2)
-    assert datasets.gather(split, torch.arange(len(split))).tolist() == [
+    assert datasets.gather(split, torch.arange(len(split)), 2).tolist() == [
         [len(text.SPECIAL), len(text.SPECIAL) + 1]
     ] * len(split)
