@@ -41,6 +41,7 @@ MODULES = (
     "neurons",
     "loading",
     "images",
+    "tracking",
     "convolutions",
     "pooling",
     "architectures",

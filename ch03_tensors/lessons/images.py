@@ -1,7 +1,7 @@
 """Image processing as tensor code, each operation equal to OpenCV's.
 
     python -m lessons images                   (with a picture)
-    python -m lessons convolutions             (the next one)
+    python -m lessons tracking                 (the next one)
 
 Images are tensors `(3, H, W)`, RGB, or `(H, W)`, grey, with values from 0 to 255. Where a function rounds to whole
 levels it may differ from OpenCV by one level in some pixels, because OpenCV computes in whole numbers there; each

@@ -3,7 +3,7 @@
     python -m lessons optimisation             (with a picture)
     python -m lessons regularisation           (the next one)
 
-The optimizers here are the ones that train.py uses.
+SGD, RMSprop and Adam here are the ones that train.py uses.
 """
 
 import math
@@ -18,12 +18,16 @@ TITLE_ZH = "学习率、优化器、BatchSize 与调参"
 LESSONS = {"5-12": "学习率", "5-13": "优化器"}
 FORMULAS = {
     "cosine_schedule": r"\eta_t = \frac{\eta_0}{2} \left( 1 + \cos \frac{\pi t}{T} \right)",
+    "warmup_schedule": r"\eta_t = \eta_0 \frac{t + 1}{T_w} \; (t < T_w), \quad "
+    r"\eta_t = \frac{\eta_0}{2} \left( 1 + \cos \frac{\pi (t - T_w)}{T - T_w} \right)",
     "SGD": r"v \leftarrow m v + g, \quad p \leftarrow p - \eta v",
+    "AdaGrad": r"s \leftarrow s + g^2, \quad p \leftarrow p - \eta \frac{g}{\sqrt{s} + \epsilon}",
     "RMSprop": r"s \leftarrow \alpha s + (1-\alpha) g^2, \quad p \leftarrow p - \eta \frac{g}{\sqrt{s} + \epsilon}",
     "Adam": r"m \leftarrow \beta_1 m + (1-\beta_1) g, \quad v \leftarrow \beta_2 v + (1-\beta_2) g^2, \quad "
     r"p \leftarrow p - \eta \frac{m / (1-\beta_1^t)}{\sqrt{v / (1-\beta_2^t)} + \epsilon}",
+    "AdamW": r"p \leftarrow (1 - \eta d) \, p - \eta \frac{\hat{m}}{\sqrt{\hat{v}} + \epsilon}",
 }
-FIGURES = {"down_the_ravine": "draw_paths"}
+FIGURES = {"plateau_schedule": "draw_schedules", "down_the_ravine": "draw_paths"}
 
 
 # ---- 5-12: the learning rate ---------------------------------------------------------------------------------------
@@ -87,6 +91,94 @@ def cosine_schedule(base_lr: float, epoch: int, epochs: int) -> float:
     [0.1, 0.0854, 0.05, 0.0146, 0.0]
     """
     return base_lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+def warmup_schedule(base_lr: float, step: int, warmup: int, steps: int) -> float:
+    """The first gradients of fresh weights are large and say little: do not run after them. (5-12)
+
+    Warm-up (预热): the rate rises in a straight line for some steps, then falls along half a cosine. Goyal et al., 2017.
+
+    Transformers are trained so: Adam's first steps have full length whatever the gradient is, since its averages know
+    one gradient only (`Adam` below), and LayerNorm and attention are still far from where they work well. A few
+    hundred steps, or a few percent of the training, are usual.
+
+    >>> [round(warmup_schedule(0.1, step, warmup=4, steps=12), 3) for step in range(13)]
+    [0.025, 0.05, 0.075, 0.1, 0.1, 0.096, 0.085, 0.069, 0.05, 0.031, 0.015, 0.004, 0.0]
+
+    torch puts it together from two schedules:
+
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> rising = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.25, total_iters=3)
+    >>> falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=8)
+    >>> scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [rising, falling], milestones=[4])
+    >>> rates = []
+    >>> for step in range(12):
+    ...     rates.append(optimizer.param_groups[0]["lr"])
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> all(abs(rate - warmup_schedule(0.1, step, 4, 12)) < 1e-9 for step, rate in enumerate(rates))
+    True
+    """
+    if step < warmup:
+        return base_lr * (step + 1) / warmup
+    return cosine_schedule(base_lr, step - warmup, steps - warmup)
+
+
+def plateau_schedule(losses: list[float], base_lr: float, factor: float = 0.5, patience: int = 2) -> list[float]:
+    """Who does not know how long a training will take can let the loss decide when to take smaller steps. (5-12)
+
+    The rate after each epoch's validation loss: times `factor` when `patience` epochs in a row and one more were not
+    better, as ReduceLROnPlateau. `(E,) -> (E,)`.
+
+    Better means by one part in ten thousand at least. After a cut the count begins again.
+
+    >>> losses = [3.0, 2.0, 1.5, 1.6, 1.5, 1.7, 1.4, 1.4, 1.4, 1.4, 1.4]
+    >>> plateau_schedule(losses, 0.1)
+    [0.1, 0.1, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05, 0.025, 0.025]
+    >>> optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    >>> scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=2)
+    >>> rates = []
+    >>> for loss in losses:
+    ...     scheduler.step(loss)
+    ...     rates.append(optimizer.param_groups[0]["lr"])
+    >>> rates == plateau_schedule(losses, 0.1)
+    True
+    """
+    rates, best, waited = [], math.inf, 0
+    for loss in losses:
+        if loss < best * (1 - 1e-4):
+            best, waited = loss, 0
+        else:
+            waited += 1
+        if waited > patience:
+            base_lr, waited = base_lr * factor, 0
+        rates.append(base_lr)
+    return rates
+
+
+def draw_schedules(folder: Path) -> Path:
+    """The plans for the learning rate, side by side. The plateau has no plan: where the loss has stopped
+    falling, the rate is halved, again and again until it falls."""
+    from matplotlib.figure import Figure
+
+    losses = [2.0 * 0.9 ** min(t, 12) * 0.97 ** max(0, min(t, 30) - 16) for t in range(40)]
+    plans = {
+        "step": [step_schedule(0.1, t, step_size=10, gamma=0.5) for t in range(40)],
+        "exponential": [exponential_schedule(0.1, t, gamma=0.9) for t in range(40)],
+        "warm-up and cosine": [warmup_schedule(0.1, t, warmup=5, steps=40) for t in range(40)],
+        "plateau": plateau_schedule(losses, 0.1),
+    }
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axis, (name, rates) in zip(figure.subplots(1, 4, sharey=True), plans.items(), strict=True):
+        axis.step(range(40), rates, where="post")
+        axis.set(title=name, xlabel="epoch", ylim=(0, 0.11))
+    figure.axes[0].set(ylabel="learning rate")
+    figure.axes[-1].plot(
+        range(40), [0.04 * loss for loss in losses], color="gray", linestyle=":", label="loss (scaled)"
+    )
+    figure.axes[-1].legend(fontsize=8)
+    figure.savefig(folder / "schedules.png", dpi=110)
+    return folder / "schedules.png"
 
 
 # ---- 5-13: optimizers ----------------------------------------------------------------------------------------------
@@ -164,6 +256,37 @@ class SGD(Optimizer):
         return gradient + self.momentum * velocity if self.nesterov else velocity
 
 
+class AdaGrad(Optimizer):
+    """A rare word has a gradient once in a thousand steps, a frequent one in each: the rare one needs longer steps. (5-13)
+
+    Divide each parameter's gradient by the root of the sum of its squares so far. Duchi et al., 2011.
+
+    Derived: a step of length lr / sqrt(T) is right for T gradients of size 1 (more steps, smaller ones). If gradients
+    have other sizes, and each parameter others, then T becomes the sum of g^2, one for each parameter.
+
+    >>> path = down_the_ravine(lambda parameters: AdaGrad(parameters, lr=1.0), steps=20)
+    >>> reference = down_the_ravine(lambda parameters: torch.optim.Adagrad(parameters, lr=1.0), steps=20)
+    >>> (path - reference).abs().max().item() < 1e-10
+    True
+
+    The sum never forgets: with a gradient of 1 in each step, step t is 1 / sqrt(t) long. It suits words; in a long
+    training of a network the steps become too short, and RMSprop puts a running mean in the place of the sum.
+
+    >>> state = {}
+    >>> [round(AdaGrad([]).update(torch.ones(()), state).item(), 2) for _ in range(9)]
+    [1.0, 0.71, 0.58, 0.5, 0.45, 0.41, 0.38, 0.35, 0.33]
+    """
+
+    def __init__(self, parameters, lr: float = 0.01, eps: float = 1e-10, weight_decay: float = 0.0):
+        super().__init__(parameters, lr, weight_decay)
+        self.eps = eps
+
+    def update(self, gradient: Tensor, state: dict) -> Tensor:
+        if not state:
+            state["sum"] = torch.zeros_like(gradient)
+        return gradient / (state["sum"].add_(gradient**2).sqrt() + self.eps)
+
+
 class RMSprop(Optimizer):
     """Some parameters have huge gradients and some tiny ones: give each its own step. (5-13)
 
@@ -216,6 +339,45 @@ class Adam(Optimizer):
         unbiased_mean = mean / (1 - b1 ** state["step"])
         unbiased_square = square / (1 - b2 ** state["step"])
         return unbiased_mean / (unbiased_square.sqrt() + self.eps)
+
+
+class AdamW(Adam):
+    """With Adam, weight decay hardly works where gradients are large; nearly all of today's networks use this instead. (5-13)
+
+    Adam, but weights shrink by lr * d of themselves, beside the gradient and not in it. Loshchilov and Hutter, 2019.
+
+    Derived: for SGD it is the same whether d * p is added to the gradient (L2 regularisation) or p is multiplied by
+    1 - lr * d. Adam divides the gradient by its size, and with it the d * p inside: a weight with gradients of 100 would
+    shrink ten thousand times more slowly than one with 0.01. So the decay is taken out of the division.
+
+    >>> path = down_the_ravine(lambda parameters: AdamW(parameters, lr=0.1, weight_decay=0.5), steps=20)
+    >>> reference = down_the_ravine(lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.5), steps=20)
+    >>> (path - reference).abs().max().item() < 1e-10
+    True
+
+    Two weights that the loss does not need, one with large random gradients and one with small ones, after 1000 steps:
+
+    >>> for kind in (Adam, AdamW):
+    ...     p, generator = nn.Parameter(torch.ones(2)), torch.Generator().manual_seed(0)
+    ...     optimizer = kind([p], lr=0.001, weight_decay=1.0)
+    ...     for _ in range(1000):
+    ...         p.grad = torch.randn(2, generator=generator) * torch.tensor([100.0, 0.01])
+    ...         optimizer.step()
+    ...     print(kind.__name__, [round(value, 1) for value in p.tolist()])
+    Adam [1.0, 0.3]
+    AdamW [0.4, 0.4]
+    """
+
+    def __init__(self, parameters, lr: float = 1e-3, betas=(0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01):
+        super().__init__(parameters, lr, betas, eps)
+        self.shrink = weight_decay
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for p in self.parameters:
+            if p.grad is not None:
+                p *= 1 - self.lr * self.shrink
+        super().step()
 
 
 def ravine(p: Tensor) -> Tensor:

@@ -129,3 +129,23 @@ def test_optimizers_walk_on_one_surface_from_the_same_start(drawn):
     for line in axis.lines:
         path = line.get_xydata()
         assert path.shape == (41, 2) and path[0].tolist() == [-4, 1] and abs(path[-1]).max() < 1
+
+
+def test_the_schedules_are_those_of_the_functions(drawn):
+    (figure,), _ = drawn("optimisation", "plateau_schedule")
+    rates = {axis.get_title(): axis.lines[0].get_ydata() for axis in figure.axes}
+    assert max(rates["warm-up and cosine"]) == rates["warm-up and cosine"][4] == 0.1 > rates["warm-up and cosine"][0]
+    loss = figure.axes[-1].lines[1].get_ydata()
+    cuts = [t for t in range(1, 40) if rates["plateau"][t] < rates["plateau"][t - 1]]
+    assert cuts and all(loss[t] == loss[t - 1] for t in cuts), "cut only where the loss stands still"
+
+
+def test_the_track_is_drawn_where_the_square_is(drawn):
+    from lessons.tracking import film
+
+    (figure,), _ = drawn("tracking", "follow")
+    corners = film(40)[1].tolist()
+    for axis, t in zip(figure.axes, (0, 20, 39), strict=True):
+        (box,), (line,) = axis.patches, axis.lines
+        y, x = corners[t]
+        assert box.get_xy() == (x - 0.5, y - 0.5) and line.get_xydata()[-1].tolist() == [x + 5.5, y + 5.5]

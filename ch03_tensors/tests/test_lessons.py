@@ -225,3 +225,23 @@ def test_playing_leaves_the_shared_random_generator_of_lessons_with_own_seeds_al
     recurrent.gradient_over_time("lstm", 3)
     tools.augmented(torch.zeros(3, 40, 40, dtype=torch.uint8), 1)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_no_two_boxes_of_a_frame_have_one_name():
+    from lessons.tracking import name_boxes
+
+    before = torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]])
+    now = torch.tensor(
+        [[1.0, 0, 11, 10], [2, 0, 12, 10]]
+    )  # both overlap the first one, which is nearer to the left one
+    assert name_boxes([before, now]) == [[0, 1], [0, 2]]
+    assert name_boxes([before, torch.empty(0, 4), now]) == [[0, 1], [], [2, 3]]
+    assert name_boxes([before]) == [[0, 1]]
+
+
+def test_light_from_one_side_does_not_lead_the_track_away():
+    from lessons.tracking import film, follow
+
+    pictures, corners = film(40)
+    found = follow(0.5 * pictures + torch.linspace(0, 1, 64), corners[0].tolist())
+    assert (found - corners).abs().max() <= 1
