@@ -80,7 +80,9 @@ def strings(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def said(node: ast.AST) -> list[ast.AST]:
-    """What a call says: its words, the texts of a --help, and notes that are collected to be said later."""
+    """What a call says: its words, the texts of a --help, and notes that are collected to be said later; and what is raised."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        return list(node.exc.args)
     if not isinstance(node, ast.Call):
         return []
     name = getattr(node.func, "id", getattr(node.func, "attr", ""))

@@ -247,7 +247,7 @@ def classify(args: Namespace, model: nn.Module, meta: dict, out: Path, device: t
         except OSError as error:
             bad.append(file)
             is_empty = isinstance(error, photo.NotADigit)
-            print(f"{file}: {error if is_empty else f'not a picture that can be read ({error.strerror or error})'}")
+            say(f"{file}: {error if is_empty else f'not a picture that can be read ({error.strerror or error})'}")
             continue
         words, most = [], min(3, len(classes)) if len(images) == 1 else 1
         for image in images:

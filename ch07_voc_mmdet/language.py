@@ -83,7 +83,9 @@ def translated(text: str, depth: int = 6) -> str:
         if found := pattern.fullmatch(text):
             values = [translated(value, depth - 1) if " " in value else value for value in found.groups()]
             return VALUE.sub(lambda place, values=values: values[int(place[1])], words)
-    return text
+    name, colon, rest = text.partition(": ")  # a file and what is wrong with it
+    words = translated(rest, depth - 1)
+    return text if words == rest else f"{name}：{words}"
 
 
 def paragraphs(text: str) -> str:

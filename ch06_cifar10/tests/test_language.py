@@ -91,6 +91,11 @@ def test_values_stand_where_the_translation_wants_them(chinese):
     assert language.translated("wrote data: 3 pictures") == "3 张图片已写入 data", "a folder's name is no message"
 
 
+def test_what_is_wrong_with_a_file_is_said_behind_its_name(chinese):
+    assert language.translated("a: b.csv: wrote c: 2 pictures") == "a：b.csv：2 张图片已写入 c"
+    assert language.translated("a: b.csv: nothing like it") == "a: b.csv: nothing like it"
+
+
 def test_what_has_no_translation_stays_english(chinese, monkeypatch):
     assert [language.translated(text) for text in ("an old one", "nothing like it", "12")] == [
         "an old one",
