@@ -32,7 +32,7 @@ FAINTEST = 0.06  # of the paper's brightness: fainter is no ink
 DARKEST = 0.4  # of the paper's brightness: a wide part that is darker than this is a solid shape; a shadow is lighter
 THICKEST = 0.65  # of a digit's longer side: a stroke that is thicker is a disc or a square; MNIST's stay below 0.6
 STROKES = (2.2, 4.0)  # pixels: the usual thickness of MNIST's strokes in its box of 20 pixels
-SURE = 0.95  # mean probability over `views`; below, an answer is unsure: 4 % of the right, 82 % of the wrong ones
+SURE = 0.95  # mean probability over `views`; below, an answer is unsure: 4 % of the right, 86 % of the wrong ones
 MOST_DIGITS = 30  # more marks than this are no line of digits but a text or a photograph
 
 
