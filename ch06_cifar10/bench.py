@@ -93,11 +93,12 @@ def measure_steps(args: Namespace, device: torch.device) -> dict:
     }
 
 
-def measure_loaders(args: Namespace, device: torch.device, count: int = 2000) -> dict:
-    data = datasets.load("sample")
+def measure_loaders(args: Namespace, device: torch.device) -> dict:
+    batch = min(args.batch_size, 500)
+    count = min(2000, 100 * batch)
+    data = datasets.load("sample", limit=count)
     split = datasets.select(data.splits["train"], torch.arange(count))
     normalize = datasets.Normalize([0.5] * 3, [0.25] * 3).to(device)
-    batch = min(args.batch_size, 500)
     with tempfile.TemporaryDirectory() as folder:
         datasets.export(datasets.Data("bench", data.classes, {"train": split}), Path(folder), verbose=False)
         files = pictures.list_classes(Path(folder) / "TRAIN", Path(folder), data.classes)

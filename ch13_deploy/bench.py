@@ -1,6 +1,7 @@
 """How fast does the same network answer in each format, and how fast does each service under load?
 
     python bench.py                                      # eager, compiled, TorchScript, AOTInductor, ONNX Runtime, int8
+    python bench.py --device cuda                        # eager, compiled, torch.export, ONNX Runtime, on a GPU
     python bench.py --services asgi torchserve ray       # requests a second from a second process, 32 clients
     python bench.py --soak 10000                         # half of them odd or bad: the answers, and the service's memory
 
@@ -35,7 +36,7 @@ SIZES = (1, 32)
 # ---- formats ----------------------------------------------------------------------------------------------------------
 
 
-def open_formats(weights: str | None, out: Path, names: list[str]) -> dict:
+def open_formats(weights: str | None, out: Path, names: list[str], device: str = "cpu") -> dict:
     """-> name: function of pixels, and the pictures to measure on. Exports what is not there yet."""
     import torch
 
@@ -47,6 +48,8 @@ def open_formats(weights: str | None, out: Path, names: list[str]) -> dict:
     model, meta = models.load(weights or export.WEIGHTS)
     data = datasets.load("sample", meta["image_size"], limit=compress.CALIBRATION)
     real, threads, runs = data.splits["val"].images, torch.get_num_threads(), {}
+    if device == "cuda":
+        return {"runs": on_the_gpu(model, meta, out, real, names), "pictures": real[: max(SIZES)].numpy()}
     for name in names:
         if name == "eager":
             runs[name] = engine.on_tensors(model)
@@ -59,6 +62,35 @@ def open_formats(weights: str | None, out: Path, names: list[str]) -> dict:
         else:
             runs[name] = engine.open_model(export.export(model, meta, name, out, real), threads).run
     return {"runs": runs, "pictures": real[: max(SIZES)].numpy()}
+
+
+def on_the_gpu(model, meta: dict, out: Path, real, names: list[str]) -> dict:
+    """-> name: function of pixels, which are on the CPU before and after, as a service has them. Of the formats for a GPU."""
+    import torch
+    from torch.export.passes import move_to_device_pass
+
+    import export
+
+    def there_and_back(module):
+        return engine.on_tensors(lambda pixels: module(pixels.to("cuda", non_blocking=True)).cpu())
+
+    runs = {}
+    for name in names:
+        if name == "eager":
+            runs[name] = there_and_back(model.cuda())
+        elif name == "compiled":
+            runs[name] = there_and_back(torch.compile(model.cuda(), dynamic=True))
+        elif name == "export":
+            program = torch.export.load(str(export.export(model.cpu(), meta, name, out, real)))
+            runs[name] = there_and_back(move_to_device_pass(program, "cuda").module())
+        elif name == "onnx":
+            data = export.export(model.cpu(), meta, name, out, real).read_bytes()
+            try:
+                runs[name] = engine.open_onnx(data, provider="cuda").run
+            except engine.BadModel as why:
+                print(f"{name}: left out; {why}")
+    model.cuda()
+    return runs
 
 
 def measure_formats(runs: dict, pictures: np.ndarray, rounds: int) -> list[dict]:
@@ -213,12 +245,14 @@ def print_rows(rows: list[dict]) -> None:
         print("".join(f"{value:>13,.2f}" if isinstance(value, float) else f"{value:>13}" for value in row.values()))
 
 
+ON_A_GPU = ("eager", "compiled", "export", "onnx")
 FORMATS = ("eager", "compiled", "torchscript", "export", "aoti", "onnx", "int8")
 
 
 def main(argv=None) -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS, help="default: all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=f"cuda: {', '.join(ON_A_GPU)}")
     parser.add_argument("--services", nargs="+", choices=SERVICES, help="measure these instead")
     parser.add_argument("--soak", type=int, metavar="N", help="N requests to the default service, half of them bad")
     parser.add_argument("--weights", metavar="FILE", help="default: weights/resnet10.safetensors")
@@ -241,8 +275,10 @@ def main(argv=None) -> None:
         import torch
 
         torch.set_num_threads(args.threads)
-        about |= {"threads": args.threads, "torch": torch.__version__}
-        opened = open_formats(args.weights, Path(args.out), args.formats)
+        about |= {"threads": args.threads, "torch": torch.__version__, "device": args.device}
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise SystemExit("error: --device cuda: PyTorch sees no such device here")
+        opened = open_formats(args.weights, Path(args.out), args.formats, args.device)
         rows = measure_formats(opened["runs"], opened["pictures"], args.rounds)
     print_rows(rows)
     print(json.dumps(about | {"rows": rows}))
