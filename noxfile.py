@@ -5,6 +5,8 @@
     nox -s ch06                             # the tests of one chapter
     nox -s ch06 -- --device cuda -k resume  # words after -- go to pytest
     nox -s train -- ch06 --arch mobilenet   # a chapter's train.py in that chapter's environment
+    nox -s bench -- --page                  # the speed of all chapters beside the plain loop: BENCHMARKS.md
+    nox -s gpu -- --minutes 25              # measures a GPU: tests, speeds, tables; --device cpu --dry tries it without
     nox -s mutants -- ch06 -k smoothing     # deliberate mistakes, each of which a test must notice
     nox -s messages                         # the catalogues of the programs' Chinese messages
     nox -s anchors                          # the line numbers of the links in LESSONS.md and CORRECTIONS.md
@@ -166,8 +168,11 @@ def train(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure the speed of a chapter, or of all that can: nox -s bench -- ch06 --arch resnet18 --precision auto"""
+    """Measure the speed of a chapter, or of all that can: nox -s bench -- ch06 --arch resnet18 --precision auto; --page writes
+    BENCHMARKS.md"""
     name, *words = session.posargs or [""]
+    if name == "--page":
+        return bench_page(session, words)
     able = [key for key, path in CHAPTERS.items() if (path / "bench.py").exists()]
     if name and name[:4] not in able:
         session.error(f"nothing to measure in {name!r}; there is in: {', '.join(able)}")
@@ -176,6 +181,32 @@ def bench(session: nox.Session) -> None:
         session.chdir(folder)
         alone = "__main__" in (folder / "bench.py").read_text("utf-8")  # ch13 measures more than training
         session.run(python, *(["bench.py"] if alone else ["train.py", "--bench"]), *words, external=True)
+
+
+def bench_page(session: nox.Session, words: list[str]) -> None:
+    """Measures and writes BENCHMARKS.md and its Chinese page; with --dry (tiny sizes) they go to gpu/work/dry."""
+    folder = "gpu/work/dry" if "--dry" in words else "gpu/report/page"
+    device = () if "--device" in words else ("--device", "cpu" if cpu_is_enough() else "cuda")
+    more = () if "--minutes" in words else ("--minutes", "120")
+    measure_gpu(session, ["--plan", "page", "--report", "gpu/report/page", *device, *more, *words])
+    target = [folder] if "--dry" in words else []
+    session.run(sys.executable, "gpu/benchmarks.py", folder, *target, external=True)
+
+
+def measure_gpu(session: nox.Session, words: list[str]) -> None:
+    """gpu/measure.py, whose steps run in the chapters' environments."""
+    only = words[words.index("--only") + 1] if "--only" in words[:-1] else ""
+    named = [name for name in CHAPTERS if name in only]
+    for name in named or [name for name in CHAPTERS if name != "ch03"]:
+        python = chapter_python(session, name)
+    pattern = python.replace(f"{os.sep}{name}{os.sep}", f"{os.sep}{{chapter}}{os.sep}")
+    session.run(sys.executable, "gpu/measure.py", "--python", pattern, *words, external=True)
+
+
+@nox.session(venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """Measure a GPU, chapter by chapter: nox -s gpu -- --minutes 25; without one: nox -s gpu -- --device cpu --dry"""
+    measure_gpu(session, session.posargs)
 
 
 @nox.session(venv_backend="none")

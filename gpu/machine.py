@@ -1,8 +1,8 @@
 """What this machine is and what it can do at best: python machine.py cuda|cpu [SIDE]. Prints one line of JSON.
 
 name, cores, flags, torch, driver, clocks: what the system says. products: TFLOP/s of a product of two SIDE x SIDE matrices, the
-median of nine, in fp32, in TF32 and in bf16; bf16_over_fp32: how much faster bf16 is than fp32 as the chapters compute it
-(on a GPU: TF32), which decides what `--precision auto` takes.
+median of nine, in fp32, in TF32 and in bf16; bf16_over_fp32: how much faster bf16 is than fp32 as the chapters compute, which
+decides what `--precision auto` takes on a CPU: of products of 256 x 256. On a GPU: of the large ones, against TF32.
 """
 
 import json
@@ -71,7 +71,11 @@ def main() -> None:
         products["tf32"] = tflops(device, torch.float32, side)
     products["bf16"] = tflops(device, torch.bfloat16, side)
     about["products"] = {name: round(value, 3) for name, value in products.items()}
-    about["bf16_over_fp32"] = round(products["bf16"] / products.get("tf32", products["fp32"]), 2)
+    if device.type == "cuda":
+        ratio = products["bf16"] / products["tf32"]
+    else:  # as utils.pick_precision() measures it
+        ratio = tflops(device, torch.bfloat16, 256) / tflops(device, torch.float32, 256)
+    about["bf16_over_fp32"] = round(ratio, 2)
     print(json.dumps(about | {"threads": torch.get_num_threads()}))
 
 

@@ -76,7 +76,7 @@ class Setting:
     def commands(self, step: Step) -> list[list[str]]:
         """The step's commands, filled in. A training whose folder has a checkpoint goes on with it."""
         run = self.folder(step) / "run"
-        words = {"device": self.device, "run": str(run), "gpu": str(GPU), "root": str(self.data_of(step))}
+        words = {"device": self.device, "run": str(run), "gpu": str(GPU), "root": str(self.data_root or "data")}
         words["data"] = "sample" if self.dry else step.data or "sample"
         filled = []
         for number, command in enumerate(step.commands):
@@ -110,7 +110,7 @@ def missing(setting: Setting, steps: list[Step]) -> dict[str, list[str]]:
             done = subprocess.run(command, capture_output=True, text=True, env=setting.environment(), timeout=60)
             found[chapter] = json.loads(done.stdout)
         except (OSError, ValueError, subprocess.TimeoutExpired):
-            found[chapter] = ["Python itself: " + command[0]]
+            found[chapter] = ["Python: " + shown(command[0])]
     return found
 
 
@@ -148,14 +148,14 @@ def run(setting: Setting, step: Step, seconds: float) -> dict:
     if not (folder / "run" / "last.pt").exists():  # what a stopped step left is of no use, unless training can go on
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    start, record = time.monotonic(), {"status": "done", "commands": [" ".join(c[1:]) for c in commands]}
+    start, record = time.monotonic(), {"status": "done", "commands": [shown(" ".join(c[1:])) for c in commands]}
     for number, command in enumerate(commands):
         out, err = (folder / f"{number}.{kind}" for kind in ("out", "err"))
         left = seconds - (time.monotonic() - start)
         code = execute(command, step.folder, setting.environment(), left, out, err)
         if code != 0:
             record["status"] = "out of time" if code is None else "failed"
-            record["why"] = f"after {seconds:.0f} s" if code is None else f"exit {code}: {last_lines(err, out)}"
+            record["why"] = f"after {seconds:.0f} s" if code is None else f"exit {code}: {shown(last_lines(err, out))}"
             break
     record["seconds"] = round(time.monotonic() - start, 1)
     record["figures"] = figures(folder, out) if record["status"] == "done" else {}
@@ -192,6 +192,11 @@ def end(process: subprocess.Popen, patience: float = 5) -> None:
             process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
+
+
+def shown(text: str) -> str:
+    """Without the place of this repository: as seen from a chapter's folder."""
+    return text.replace(str(ROOT), "..")
 
 
 def last_lines(*files: Path) -> str:

@@ -251,3 +251,51 @@ def test_site_builds_the_lessons_and_the_markdown_pages_into_a_folder_that_git_i
     assert ran[0] == "ch03_tensors"
     assert ran[1] == ("python of ch03", "-m", "lessons", "--html", ROOT / "site", "--markdown", ROOT)
     assert "site/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+# ---- measuring --------------------------------------------------------------------------------------------------------
+
+
+class Measuring:
+    """A session that notes what it is told to run."""
+
+    def __init__(self, *words):
+        self.posargs, self.ran = list(words), []
+
+    def run(self, *words, external):
+        self.ran.append(words[1:])
+
+
+@pytest.fixture
+def environments(monkeypatch):
+    built = []
+
+    def build(session, name):
+        built.append(name)
+        return str(ROOT / ".nox" / name / "bin" / "python")
+
+    monkeypatch.setattr(noxfile, "chapter_python", build)
+    return built
+
+
+def test_gpu_measures_in_the_environments_of_the_chapters_it_needs(environments):
+    session = Measuring("--only", "ch06,ch12", "--minutes", "5")
+    noxfile.measure_gpu(session, session.posargs)
+    assert environments == ["ch06", "ch12"]
+    python = str(ROOT / ".nox" / "{chapter}" / "bin" / "python")
+    assert session.ran == [("gpu/measure.py", "--python", python, "--only", "ch06,ch12", "--minutes", "5")]
+    noxfile.measure_gpu(Measuring(), [])
+    assert environments[2:] == [name for name in noxfile.CHAPTERS if name != "ch03"]
+
+
+def test_bench_page_measures_and_then_writes_the_page(environments, monkeypatch):
+    monkeypatch.setattr(noxfile, "cpu_is_enough", lambda: True)
+    session = Measuring()
+    noxfile.bench_page(session, ["--only", "ch06"])
+    (measure, *words), page = session.ran
+    assert measure == "gpu/measure.py" and "cpu" in words and words[-2:] == ["--only", "ch06"]
+    assert words[words.index("--report") + 1] == "gpu/report/page" == page[1] and len(page) == 2
+    session = Measuring()
+    noxfile.bench_page(session, ["--only", "ch06", "--dry", "--minutes", "3", "--device", "cuda"])
+    assert session.ran[0].count("--minutes") == session.ran[0].count("--device") == 1
+    assert session.ran[1] == ("gpu/benchmarks.py", "gpu/work/dry", "gpu/work/dry")
