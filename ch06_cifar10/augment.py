@@ -1,4 +1,6 @@
-"""Augmentation of a whole batch at once, on the device it lies on: crop, flip, cutout, colour, as tensor operations."""
+"""Augmentation of a whole batch at once, on the device it lies on: crop, flip, cutout, colour, mixup, as tensor operations."""
+
+import random
 
 import torch
 import torch.nn.functional as F
@@ -60,3 +62,15 @@ class Augment:
         rows = (torch.arange(height, device=images.device) - centre[0] * height).abs() < self.cutout / 2
         columns = (torch.arange(width, device=images.device) - centre[1] * width).abs() < self.cutout / 2
         return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 128)
+
+
+def mixup(images: Tensor, alpha: float) -> tuple[Tensor, Tensor, float]:
+    """Mixup (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization"): pictures laid over each other, (N, 3, H, W).
+
+    -> the mixed pictures; of each, which other one is in it (N,); and the first one's share, 1/2 to 1, drawn from
+    Beta(alpha, alpha) for the whole batch: a small alpha mixes little, 1 draws all shares alike. The loss is mixed in the same
+    way, so that the network is taught to be as unsure as the picture is, and to change evenly from one class to another."""
+    share = random.betavariate(alpha, alpha)  # not drawn on the device: nothing waits for it
+    share = max(share, 1 - share)  # the pictures' own labels stay the likelier ones
+    other = torch.randperm(len(images), device=images.device)
+    return torch.lerp(images[other], images, share), other, share

@@ -9,12 +9,14 @@ fit, then `head` (-> (N, K) logits). No softmax at the end: cross_entropy takes 
 """
 
 import difflib
+import math
 import sys
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import utils
@@ -230,6 +232,59 @@ class TorchvisionResNet18(Classifier):
         super().__init__(nn.Sequential(*list(net.children())[:-2]), 1, nn.Linear(net.fc.in_features, num_classes))
 
 
+class Block(nn.Module):
+    """A Transformer block (Vaswani et al. 2017), norm first: every patch looks at every other, then each thinks for itself.
+    (N, T, C) -> (N, T, C)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.ask, self.answer = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.think = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            self.ask(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (N, heads, T, C')
+        x = x + self.answer(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.think(self.norm2(x))
+
+
+class Encoder(nn.Module):
+    """(N, 3, H, W) -> (N, C, H/4, W/4): patches of 4x4 pixels become vectors, and blocks of attention mix them."""
+
+    def __init__(self, width: int, depth: int, heads: int):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 4, 4)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        h, w = x.shape[2:]
+        x = x.flatten(2).transpose(1, 2) + places(h, w, x.shape[1], x.device)  # (N, h * w, C)
+        return self.norm(self.blocks(x)).transpose(1, 2).unflatten(2, (h, w))
+
+
+def places(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Where a patch is, (height * width, channels), for attention does not see it: a quarter of the channels each for sin and
+    cos of its row and of its column, in waves of many lengths. Any picture size will do."""
+    waves = 1000 ** -torch.linspace(0, 1, channels // 4, device=device)
+    y, x = (torch.arange(n, device=device)[:, None] * waves for n in (height, width))  # (height, C / 4), (width, C / 4)
+    rows, columns = (torch.cat([angle.sin(), angle.cos()], 1) for angle in (y, x))
+    return torch.cat([rows[:, None].expand(-1, width, -1), columns.expand(height, -1, -1)], 2).flatten(0, 1)
+
+
+class ViT(Classifier):
+    """A small vision Transformer (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words"; the mean over the patches in place
+    of a class token and fixed places, after Beyer et al. 2022). No layer here knows that neighbouring patches belong together:
+    it has to learn that from pictures, so that with few of them the convolutional networks are ahead."""
+
+    def __init__(self, num_classes: int = 10, width: int = 128, depth: int = 6, heads: int = 4):
+        super().__init__(Encoder(width, depth, heads), 1, nn.Linear(width, num_classes))
+
+
 class FastNet(Classifier):
     """The speed run's network, 2.0 M parameters, after Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU".
 
@@ -277,6 +332,7 @@ MODELS = {
     "resnet18": resnet18,
     "resnet50": resnet50,
     "torchvision_resnet18": TorchvisionResNet18,
+    "vit": ViT,
     "fastnet": FastNet,
 }
 
@@ -306,14 +362,17 @@ def count_parameters(model: nn.Module) -> int:
 @torch.no_grad()
 def count_macs(model: nn.Module, image_size: int = 32) -> int:
     """Multiply-accumulates of one picture's forward pass, by formula: a convolution multiplies each of its weights once
-    an output pixel, a linear layer each weight once."""
+    an output pixel, a linear layer each weight once a vector; attention compares all vectors, and adds them up."""
     macs = 0
 
     def add(layer, inputs, output):
         nonlocal macs
-        macs += layer.weight.numel() * (output[0, 0].numel() if isinstance(layer, nn.Conv2d) else 1)
+        if isinstance(layer, Block):
+            macs += 2 * len(output[0]) * output[0].numel()  # T x T x C, twice
+        else:
+            macs += layer.weight.numel() * output[0].numel() // len(layer.weight)
 
-    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    hooks = [m.register_forward_hook(add) for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear, Block))]
     model.eval()(torch.zeros(1, 3, image_size, image_size))
     for hook in hooks:
         hook.remove()
@@ -324,14 +383,19 @@ def count_macs(model: nn.Module, image_size: int = 32) -> int:
 def count_flops(model: nn.Module, image_size: int = 32) -> int:
     """FLOPs of one picture's forward pass by torch's counter: two a MAC. (A training step is counted as three forward
     passes: the counter overstates the backward pass of grouped convolutions about threefold.)"""
-    with FlopCounterMode(display=False) as counter:
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # of the faster ones it counts nothing
         model.eval()(torch.zeros(1, 3, image_size, image_size))
     return counter.get_total_flops()
 
 
-def receptive_field(module: nn.Module, field: int = 1, stride: int = 1) -> tuple[int, int]:
+def receptive_field(module: nn.Module, field: float = 1, stride: int = 1) -> tuple[float, int]:
     """-> (side in pixels of what one output unit sees, pixels between neighbouring units), by the formula: a layer of
-    kernel k adds (k - 1) x the stride so far. Along the longest way through; shortcuts see less."""
+    kernel k adds (k - 1) x the stride so far. Along the longest way through; shortcuts see less, attention sees everything."""
+    if isinstance(module, Encoder):
+        return math.inf, module.patches.stride[0]
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
         kernel, step = (n if isinstance(n, int) else n[0] for n in (module.kernel_size, module.stride))
         return field + (kernel - 1) * stride, stride * step

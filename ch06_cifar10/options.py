@@ -19,6 +19,7 @@ RECIPES = {
     "resnet18": (100, 512, "sgd", 0.4, 5e-4, "onecycle", 0.1, 4, 8),
     "resnet50": (100, 512, "sgd", 0.4, 5e-4, "onecycle", 0.1, 4, 8),
     "torchvision_resnet18": (60, 256, "sgd", 0.1, 5e-4, "onecycle", 0.1, 4, 8),
+    "vit": (100, 256, "adamw", 1e-3, 5e-2, "onecycle", 0.1, 4, 8),
     "fastnet": (10, 1000, "muon", 0.12, 0.0, "linear", 0.2, 2, 0),
 }
 SMALL_FIRST = {"fastnet": (24, 0.3)}  # pictures of 24 pixels for the first 3 of 10 epochs: half the work each
@@ -59,6 +60,8 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     recipe.add_argument("--crop", type=Number(int, 0), help="random shifts by up to so many pixels")
     recipe.add_argument("--cutout", type=Number(int, 0), help="side of a square that is blanked")
     recipe.add_argument("--colour", type=share, default=0.0, help="random change of brightness and contrast")
+    mixup_help = "lay pictures over each other, and their labels: 0 never, 0.2 a little, 1 much (default: %(default)s)"
+    recipe.add_argument("--mixup", type=Number(float, 0), default=0.0, metavar="ALPHA", help=mixup_help)
     recipe.add_argument("--no-flip", action="store_true", help="do not mirror pictures: digits, letters, traffic signs")
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")

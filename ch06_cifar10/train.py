@@ -27,7 +27,7 @@ import bench
 import datasets
 import models
 import utils
-from augment import Augment
+from augment import Augment, mixup
 from optimizers import make_optimizer, make_scheduler
 from options import SMALL_FIRST, fill_in_recipe, parse
 from utils import fail, rank, say, world
@@ -47,9 +47,16 @@ def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: 
         images = normalize(pixels)
         if size:
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+        if args.mixup:
+            images, other, share = mixup(images, args.mixup)
         with autocast(args, images.device):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, class_weights, label_smoothing=args.label_smoothing)
+        if args.mixup:
+            of_other = F.cross_entropy(
+                logits.float(), labels[other], class_weights, label_smoothing=args.label_smoothing
+            )
+            loss = share * loss + (1 - share) * of_other
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

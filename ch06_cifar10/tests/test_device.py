@@ -75,7 +75,7 @@ def reads_of_an_epoch(name, steps):
     loader = datasets.TensorLoader(split, 8, CPU, Augment(2, True, 4, 0.1))
     optimizer = make_optimizer(model, name, 0.01, 5e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    args = Namespace(label_smoothing=0.1, precision="fp32", lr=0.01)
+    args = Namespace(label_smoothing=0.1, precision="fp32", lr=0.01, mixup=0.2)
     normalize = datasets.Normalize([0.5] * 3, [0.25] * 3)
     with Reads() as reads:
         train.train_one_epoch(model, normalize, loader, optimizer, scheduler, args, None, None)

@@ -252,7 +252,7 @@ def test_the_loss_is_smoothed_and_weighted_as_asked(smoothing, weights):
     before = model.logits.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    args = Namespace(label_smoothing=smoothing, precision="fp32", lr=1.0)
+    args = Namespace(label_smoothing=smoothing, precision="fp32", lr=1.0, mixup=0.0)
     normalize = datasets.Normalize([0.0] * 3, [1 / 255] * 3)
     w = None if weights is None else torch.tensor(weights)
     train.train_one_epoch(model, normalize, OneBatch(labels), optimizer, scheduler, args, None, w)

@@ -28,7 +28,7 @@ TINY = ("--data", "sample", "--arch", "lenet5", "--limit", "40", "--batch-size",
 
 
 def arguments(**changes) -> Namespace:
-    return Namespace(**{"label_smoothing": 0.0, "precision": "fp32", "lr": 1.0} | changes)
+    return Namespace(**{"label_smoothing": 0.0, "precision": "fp32", "lr": 1.0, "mixup": 0.0} | changes)
 
 
 def plain_pixels() -> datasets.Normalize:
