@@ -13,6 +13,7 @@ from pygments.lexers import get_lexer_for_filename
 from pygments.lexers.special import TextLexer
 from pygments.util import ClassNotFound
 
+from book import flowchart
 from book.notebook import SUFFIX
 from book.pieces import read
 from book.web import save_page
@@ -21,6 +22,7 @@ PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".svg"}
 CHINESE = SUFFIX["zh"]  # README.zh-CN.md
 TAG = re.compile(r"<(?:a|img)\b[^>]*>")
 TARGET = re.compile(r'\b(href|src)="([^"]*)"')
+MERMAID = re.compile(r"^```mermaid\n(.*?)^```$", re.M | re.S)
 LESSON = re.compile(r"ch03_tensors/lessons/(\w+)\.py")
 
 
@@ -63,7 +65,8 @@ def title_of(text: str) -> str:
 
 
 def to_html(text: str) -> str:
-    """Markdown as GitHub shows it: tables, fences in colour, the same names for headings."""
+    """Markdown as GitHub shows it: tables, fences in colour, the same names for headings, Mermaid's charts as pictures."""
+    text = MERMAID.sub(lambda fence: flowchart.svg(fence[1]) or fence[0], text)
     extensions = ["tables", "fenced_code", "codehilite", "toc", "sane_lists"]
     settings = {"toc": {"slugify": slug}, "codehilite": {"guess_lang": False, "css_class": "highlight"}}
     return markdown.markdown(text, extensions=extensions, extension_configs=settings)

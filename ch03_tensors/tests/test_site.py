@@ -1,6 +1,7 @@
 """The pages: what stands on them, that every link leads somewhere, and how they behave in a real browser."""
 
 import html
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from book import web
+from book import flowchart, web
+from book.markdown_pages import MERMAID
 from book.pieces import read
 from book.web import groups, search_index, write_site
 from lessons import MODULES, __main__
@@ -30,6 +32,20 @@ README = """# The <b>course</b> & more
 | a | b |
 |---|---|
 | `<i>` | 2 |
+
+```mermaid
+flowchart LR
+    own[your data] --> datasets.py
+    datasets.py -- train, val --> train.py
+    train.py --> run["runs/NAME: args.json, best.pt"]
+    run --> test.py
+    datasets.py -- test --> test.py
+```
+
+```mermaid
+pie
+    "a" : 1
+```
 """
 
 
@@ -102,6 +118,39 @@ def test_text_is_escaped(site):
     assert "&lt;i&gt;" in (site / "pages/README.html").read_text("utf-8")
     lesson = (site / "lessons/creation.html").read_text("utf-8")
     assert "{name:&lt;10}" in re.sub(r"<[^>]+>", "", lesson), "a format in an example"
+
+
+def test_a_flow_chart_is_a_picture_and_another_kind_of_chart_stays_as_it_is(site):
+    page = (site / "pages/README.html").read_text("utf-8")
+    assert page.count("<svg") == 1 and "flowchart LR" not in page and "pie" in page
+    assert 'aria-label="your data → datasets.py; datasets.py → train.py;' in page and ">train, val</text>" in page
+
+
+def test_boxes_do_not_overlap_and_an_edge_passes_none_that_is_not_its_own():
+    chart = "flowchart LR\n a[two words] --> b\n c --> b\n d --> e\n b -- x, y --> e\n e --> f[many words that fill lines]\n"
+    labels, edges = flowchart.parse(chart + " f --> g\n b -- z --> g")
+    boxes, ways = flowchart.layout(labels, edges)
+    everything = [*boxes.values(), *(box for way in ways for box in way[1:-1])]
+    for one, other in itertools.combinations(everything, 2):
+        apart = abs(one.y - other.y) >= (one.height + other.height) / 2
+        assert apart or one.x + one.width <= other.x or other.x + other.width <= one.x, (one, other)
+    for way, (start, end, _) in zip(ways, edges, strict=True):
+        assert way[0] is boxes[start] and way[-1] is boxes[end]
+        assert [box.rank for box in way] == list(range(way[0].rank, way[-1].rank + 1))
+        drawn = [
+            float(number) for number in re.findall(r"[\d.-]+", re.search(r' d="([^"]*)"', flowchart.arrow(way, ""))[1])
+        ]
+        assert drawn[-2:] == pytest.approx([boxes[end].x, boxes[end].y], abs=0.06)
+        assert drawn[:2] == pytest.approx([boxes[start].x + boxes[start].width, boxes[start].y], abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_chart_of_the_front_page_can_be_drawn(name):
+    page = Path(web.__file__).parents[2] / name
+    if not (page.parent / "LESSONS.md").exists():
+        pytest.skip("this folder was taken out of the course")
+    (chart,) = MERMAID.findall(page.read_text("utf-8"))
+    assert flowchart.svg(chart).count("<rect") == 9
 
 
 def test_a_lesson_page_has_texts_sources_examples_and_outputs_in_their_order(site):
