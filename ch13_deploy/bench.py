@@ -49,7 +49,7 @@ def open_formats(weights: str | None, out: Path, names: list[str], device: str =
     data = datasets.load("sample", meta["image_size"], limit=compress.CALIBRATION)
     real, threads, runs = data.splits["val"].images, torch.get_num_threads(), {}
     if device == "cuda":
-        return {"runs": on_the_gpu(model, meta, out, real, names), "pictures": real[: max(SIZES)].numpy()}
+        return {"runs": on_device(model, meta, out, real, names, device), "pictures": real[: max(SIZES)].numpy()}
     for name in names:
         if name == "eager":
             runs[name] = engine.on_tensors(model)
@@ -64,32 +64,33 @@ def open_formats(weights: str | None, out: Path, names: list[str], device: str =
     return {"runs": runs, "pictures": real[: max(SIZES)].numpy()}
 
 
-def on_the_gpu(model, meta: dict, out: Path, real, names: list[str]) -> dict:
-    """-> name: function of pixels, which are on the CPU before and after, as a service has them. Of the formats for a GPU."""
+def on_device(model, meta: dict, out: Path, real, names: list[str], device: str) -> dict:
+    """-> name: function of pixels, of those formats that run on `device`. The pixels are on the CPU, as a service has them, and
+    so are the answers."""
     import torch
     from torch.export.passes import move_to_device_pass
 
     import export
 
     def there_and_back(module):
-        return engine.on_tensors(lambda pixels: module(pixels.to("cuda", non_blocking=True)).cpu())
+        return engine.on_tensors(lambda pixels: module(pixels.to(device, non_blocking=True)).cpu())
 
     runs = {}
     for name in names:
         if name == "eager":
-            runs[name] = there_and_back(model.cuda())
+            runs[name] = there_and_back(model.to(device))
         elif name == "compiled":
-            runs[name] = there_and_back(torch.compile(model.cuda(), dynamic=True))
+            runs[name] = there_and_back(torch.compile(model.to(device), dynamic=True))
         elif name == "export":
             program = torch.export.load(str(export.export(model.cpu(), meta, name, out, real)))
-            runs[name] = there_and_back(move_to_device_pass(program, "cuda").module())
+            runs[name] = there_and_back(move_to_device_pass(program, device).module())
         elif name == "onnx":
             data = export.export(model.cpu(), meta, name, out, real).read_bytes()
             try:
-                runs[name] = engine.open_onnx(data, provider="cuda").run
+                runs[name] = engine.open_onnx(data, provider=device).run
             except engine.BadModel as why:
                 print(f"{name}: left out; {why}")
-    model.cuda()
+    model.to(device)
     return runs
 
 
