@@ -155,6 +155,15 @@ def test_two_processes_share_an_epoch(monkeypatch):
     assert sorted(seen) == list(range(40))
 
 
+@pytest.mark.parametrize("side", [1, 2, 48])
+def test_pictures_in_memory_are_scaled_to_any_size(side):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    split = datasets.Split(datasets.to_tensor(pixels), torch.zeros(3))
+    datasets.resized(datasets.Data("toy", [], {"train": split}), side)
+    wanted = [np.asarray(Image.fromarray(picture).resize((side, side), Image.BILINEAR)) for picture in pixels]
+    assert (split.images.int() - datasets.to_tensor(np.stack(wanted)).int()).abs().max() <= 1
+
+
 def test_both_loaders_give_the_same_validation_pictures(picture_folder):
     data = datasets.load(str(picture_folder(cat=30, dog=30)), image_size=16)
     from_memory = datasets.TensorLoader(data.splits["val"], 4, torch.device("cpu"))
