@@ -184,8 +184,8 @@ def bench(session: nox.Session) -> None:
 
 
 def bench_page(session: nox.Session, words: list[str]) -> None:
-    """Measures and writes BENCHMARKS.md and its Chinese page; with --dry (tiny sizes) they go to gpu/work/dry."""
-    folder = "gpu/work/dry" if "--dry" in words else "gpu/report/page"
+    """Measures and writes BENCHMARKS.md and its Chinese page; with --dry (tiny sizes) they go to gpu/work/dry-page."""
+    folder = "gpu/work/dry-page" if "--dry" in words else "gpu/report/page"
     device = () if "--device" in words else ("--device", "cpu" if cpu_is_enough() else "cuda")
     more = () if "--minutes" in words else ("--minutes", "120")
     measure_gpu(session, ["--plan", "page", "--report", "gpu/report/page", *device, *more, *words])

@@ -34,7 +34,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("--only", metavar="WORDS", help="steps whose name has one of these words, with commas between")
     parser.add_argument("--resume", action="store_true", help="go on with the newest report of this GPU")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
-    parser.add_argument("--dry", action="store_true", help="tiny sizes; the report goes to gpu/work/dry")
+    parser.add_argument("--dry", action="store_true", help="tiny sizes; the report goes to gpu/work/dry-gpu")
     parser.add_argument("--list", action="store_true", help="print the steps instead")
     parser.add_argument("--plan", choices=("gpu", "page"), default="gpu", help="page: the steps of BENCHMARKS.md")
     parser.add_argument(
@@ -57,7 +57,7 @@ def chosen(all_steps: list[Step], only: str | None) -> list[Step]:
 
 
 def setting_of(args: argparse.Namespace) -> Setting:
-    work = GPU / "work" / ("dry" if args.dry else args.plan)
+    work = GPU / "work" / ("dry-" * args.dry + args.plan)
     python = os.path.abspath(args.python) if os.path.dirname(args.python) else args.python  # steps run in other folders
     setting = Setting(args.device, work, python, args.data_root and args.data_root.resolve(), dry=args.dry)
     if args.wheels:
@@ -112,20 +112,23 @@ def measure(args: argparse.Namespace, wanted: list[Step], end: float) -> Path:
     for number, step in enumerate(wanted, 1):
         if done.get(step.name, {}).get("status") == "done":
             continue
-        minutes = 0.2 if args.dry else step.minutes
-        done[step.name] = one(setting, step, lacks[step.chapter], end - time.monotonic(), minutes)
+        if step.after and done.get(step.after, {}).get("status") != "done":
+            done[step.name] = {"status": "skipped", "why": f"{step.after} is not done"}
+        else:
+            done[step.name] = one(setting, step, lacks[step.chapter], end - time.monotonic())
         pages.write(path, found)
         say(number, len(wanted), step, done[step.name])
     return path
 
 
-def one(setting: Setting, step: Step, lacks: list[str], left: float, minutes: float) -> dict:
-    """-> the record of a step that ran, or why it did not."""
+def one(setting: Setting, step: Step, lacks: list[str], left: float) -> dict:
+    """-> the record of a step that ran, or why it did not; `left`: seconds."""
+    minutes = 0.2 if setting.dry else step.minutes
     if why := steps.why_not(setting, step, lacks):
         return {"status": "skipped", "why": why}
     if 60 * minutes > left:
         return {"status": "skipped", "why": f"takes about {minutes:g} min, and {max(0, left) / 60:.1f} are left"}
-    limit = max(steps.LEAST, 60 * steps.LIMIT * minutes)
+    limit = max(steps.LEAST_DRY if setting.dry else steps.LEAST, 60 * steps.LIMIT * minutes)
     return steps.run(setting, step, min(limit, left)) | {"goal": step.goal, "group": step.group}
 
 
@@ -153,7 +156,8 @@ def main(argv=None) -> None:
     except KeyboardInterrupt:
         raise SystemExit("stopped; --resume goes on") from None
     print(f"wrote {path} and {path.with_suffix('.md').name}")
-    if any(record["status"] == "failed" for record in json.loads(path.read_text("utf-8"))["steps"].values()):
+    records = json.loads(path.read_text("utf-8"))["steps"].values()
+    if any(record["status"] in ("failed", "out of time") for record in records):
         raise SystemExit(1)
 
 

@@ -180,7 +180,16 @@ def cyclegans(seed: int) -> list[Step]:
     horses = ("train.py", "--data", "{run}/../../ch06-horse2deer/run", *size, *seeded)
     sample = ("train.py", "--data", "sample", "--image-size", "256", "--epochs", "12", "--batch-size", "4", *seeded)
     return [
-        step(f"ch09 horse2deer seed {seed}", 6, horses, test, FIGURES, tiny=tiny, group="ch09 horse2deer"),
+        step(
+            f"ch09 horse2deer seed {seed}",
+            6,
+            horses,
+            test,
+            FIGURES,
+            tiny=tiny,
+            group="ch09 horse2deer",
+            after="ch06 horse2deer",
+        ),
         step(
             f"ch09 sample 256 seed {seed}",
             4,
@@ -216,9 +225,11 @@ def page() -> list[Step]:
         found.append(bench(f"ch06 bench {arch}", 5, "--arch", arch, "--batch-size", batch, *auto))
     found.append(bench("ch09 bench sample", 3, "--data", "sample", *auto))
     for arch in ("fasttext", "textcnn", "bilstm"):
-        found.append(bench(f"ch11 bench {arch}", 3, "--arch", arch, "--tokenizer", "char", "--data", "{data}", *auto))
+        words = ("--arch", arch, "--tokenizer", "char", "--data", "{data}", *ROOT, *auto)
+        found.append(bench(f"ch11 bench {arch}", 3, *words, data="weibo"))
     for arch in ("general", "transformer"):
-        found.append(bench(f"ch12 bench {arch}", 5, "--arch", arch, "--data", "{data}", *auto))
-    formats = ("bench.py", "--out", "{run}", *ON)
+        words = ("--arch", arch, "--data", "{data}", *ROOT, *auto)
+        found.append(bench(f"ch12 bench {arch}", 5, *words, data="cmn-eng"))
+    formats = ("bench.py", *ON)
     few = ("--rounds", "2", "--formats", "eager", "export", "onnx")
     return [*found, step("ch13 bench formats", 5, formats, tiny=few, needs=("torchao",))]

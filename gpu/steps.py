@@ -17,7 +17,7 @@ from pathlib import Path
 
 GPU = Path(__file__).resolve().parent
 ROOT = GPU.parent
-LIMIT, LEAST = 3, 180  # a step is ended after three times its estimate, and not before three minutes
+LIMIT, LEAST, LEAST_DRY = 3, 180, 600  # a step is ended after three times its estimate, and not before so many seconds
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Step:
     data: str = ""  # a key of DATA
     group: str = ""  # steps of the same group differ by their seed: the report has their mean
     goal: str = ""
+    after: str = ""  # the step that must be done before
 
     @property
     def chapter(self) -> str:
@@ -64,6 +65,11 @@ class Setting:
 
     def data_of(self, step: Step) -> Path:
         return self.data_root or step.folder / "data"
+
+    def shown(self, command: list[str]) -> str:
+        """A command as a reader types it in the chapter's folder, wherever the repository and its data lie."""
+        text = " ".join(command[1:])
+        return shown(text.replace(str(self.data_root), "data") if self.data_root else text)
 
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join(filter(None, (self.path, os.environ.get("PYTHONPATH", ""))))
@@ -148,7 +154,7 @@ def run(setting: Setting, step: Step, seconds: float) -> dict:
     if not (folder / "run" / "last.pt").exists():  # what a stopped step left is of no use, unless training can go on
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    start, record = time.monotonic(), {"status": "done", "commands": [shown(" ".join(c[1:])) for c in commands]}
+    start, record = time.monotonic(), {"status": "done", "commands": [setting.shown(command) for command in commands]}
     for number, command in enumerate(commands):
         out, err = (folder / f"{number}.{kind}" for kind in ("out", "err"))
         left = seconds - (time.monotonic() - start)

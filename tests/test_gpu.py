@@ -149,6 +149,16 @@ def test_wheels_are_unpacked_for_the_steps(tmp_path, setting):
     assert steps.run(setting, step, 30)["figures"] == {"a": 42}
 
 
+def test_commands_are_reported_without_the_places_of_this_machine(tmp_path):
+    setting = steps.Setting("cuda", ROOT / "gpu" / "work", data_root=tmp_path)
+    one = next(step for step in plan.plan() if step.name == "ch06 vgg seed 0")
+    shown = [setting.shown(command) for command in setting.commands(one)]
+    assert all(str(ROOT) not in text and str(tmp_path) not in text for text in shown)
+    assert (
+        "--data-root data " in shown[0] and "../gpu/work/" in shown[0] and shown[2].startswith("../gpu/run_figures.py")
+    )
+
+
 # ---- the whole --------------------------------------------------------------------------------------------------------
 
 
@@ -213,6 +223,14 @@ def test_no_step_begins_that_would_end_too_late(measured, monkeypatch):
     assert measured("--minutes", "6", "--resume")[2] == ["ch06 long"]
 
 
+def test_a_step_that_needs_another_waits_for_it(measured, monkeypatch):
+    second = steps.Step("ch09 two", 1, (("-c", "pass"),), after="ch06 one")
+    monkeypatch.setattr(plan, "plan", lambda: [python("ch06 one", "pass"), second])
+    _, found, ran = measured("--only", "two")
+    assert ran == [] and found["steps"]["ch09 two"]["why"] == "ch06 one is not done"
+    assert measured("--resume")[2] == ["ch06 one", "ch09 two"]
+
+
 def test_seeds_are_averaged_in_the_report():
     records = {
         f"ch06 vgg seed {seed}": {
@@ -233,6 +251,7 @@ def test_names_are_unique_and_lead_to_chapters():
     for listed in (plan.plan(), plan.page()):
         assert len({step.name for step in listed}) == len(listed)
         assert all((step.folder / "README.md").exists() and 0 < step.minutes <= 20 for step in listed)
+        assert {step.after for step in listed} - {""} <= {step.name for step in listed}
     assert {"cifar10", "weibo", "cmn-eng", ""} == {step.data for step in ALL}
 
 

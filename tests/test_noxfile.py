@@ -298,4 +298,4 @@ def test_bench_page_measures_and_then_writes_the_page(environments, monkeypatch)
     session = Measuring()
     noxfile.bench_page(session, ["--only", "ch06", "--dry", "--minutes", "3", "--device", "cuda"])
     assert session.ran[0].count("--minutes") == session.ran[0].count("--device") == 1
-    assert session.ran[1] == ("gpu/benchmarks.py", "gpu/work/dry", "gpu/work/dry")
+    assert session.ran[1] == ("gpu/benchmarks.py", "gpu/work/dry-page", "gpu/work/dry-page")
