@@ -26,6 +26,7 @@ RECIPES = {
     "han": ("jieba", 5, 128, 2e-3, 1e-2, 64, 32, 0.5, 0.1),
     "transformer": ("char", 8, 128, 1e-3, 1e-2, 64, 128, 0.1, 0.1),
 }
+BUILT_IN = ("auto", "weibo", "weibo_senti_100k", "sample")
 NOT_THE_RECIPE = ("run", "resume", "data_root", "cache", "device", "workers", "bench")
 LEAST_STEPS = 600  # of a training, whatever the number of texts
 SMALLEST_BATCH = 16
@@ -51,7 +52,9 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         "--max-length", type=count, help="tokens of a text that are read (default: 128, for long texts more)"
     )
     data.add_argument("--limit", type=count, metavar="N", help="use only N training texts")
-    data.add_argument("--arch", default="textcnn", help=f"one of {', '.join(models.MODELS)} (default: %(default)s)")
+    data.add_argument(
+        "--arch", help=f"one of {', '.join(models.MODELS)} (default: fasttext for your table, else textcnn)"
+    )
     data.add_argument("--weights", metavar="FILE", help="start from these, with their vocabulary and tokenizer")
     data.add_argument("--vectors", metavar="FILE", help="start from word vectors: word2vec, GloVe or fastText, as text")
     recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
@@ -71,6 +74,7 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
+    args.arch = args.arch or usual_arch(args)
     if args.arch not in RECIPES:
         models.build(args.arch)  # says which names there are
     check(args)
@@ -78,6 +82,14 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 512
         args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
     return args
+
+
+def usual_arch(args: argparse.Namespace) -> str:
+    """Which network to begin with: that of --weights; fasttext, the best on small tables; textcnn for the built-in data and
+    where word vectors are given."""
+    if args.weights:
+        return utils.load_weights(args.weights)[1].get("arch", "textcnn")
+    return "textcnn" if args.vectors or args.data in BUILT_IN else "fasttext"
 
 
 def check(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import bench
 import datasets
+import models
 import options
 import scores
 import test as tester
@@ -133,6 +134,13 @@ def test_the_bench_prints_its_line(capsys, cache):
     assert line["texts_per_s"] > line["course_texts_per_s"] > 0 and line["padding"]["ours"] < line["padding"]["course"]
     assert 0 < line["utilisation"] < 1 and line["step_gflops"] > 0
     assert bench.ROUNDS >= 3
+
+
+def test_the_network_to_begin_with_suits_the_data(tmp_path):
+    utils.save_weights(tmp_path / "w.safetensors", models.build("bilstm", 30, 3, dim=8, hidden=4), arch="bilstm")
+    wanted = {"sample": "textcnn", "auto": "textcnn", "my.csv": "fasttext", "my.csv --vectors v.vec": "textcnn"}
+    wanted |= {"my.csv --arch lstm": "lstm", f"my.csv --weights {tmp_path / 'w.safetensors'}": "bilstm"}
+    assert {words: options.parse("", ["--data", *words.split()]).arch for words in wanted} == wanted
 
 
 def test_shared_weights_start_another_run_with_their_own_vocabulary(tmp_path, table, cache):
