@@ -49,7 +49,8 @@ MIRRORS = (
     "https://web.archive.org/web/2020id_/https://people.eecs.berkeley.edu/~taesung_park/CycleGAN/datasets/",
 )
 TIMEOUT = 20  # seconds without an answer, then the next mirror
-DEFAULT_SET = {"cyclegan": "apple2orange", "pix2pix": "facades", "dcgan": "apple2orange"}
+DEFAULT_SET = {"cyclegan": "apple2orange", "pix2pix": "facades", "dcgan": "apple2orange", "wgan_gp": "apple2orange"}
+FROM_NOISE = ("dcgan", "wgan_gp")  # these learn from pictures of one domain alone
 SAMPLE_SIZES = {"train": (320, 280), "test": (100, 100)}  # unequal, as real domains are
 DATA_HELP = (
     "auto (default): apple2orange (pix2pix: facades) if it can be had, else sample; sample; a folder of yours; "
@@ -97,7 +98,7 @@ def load(
             )
             name = "sample"
     is_sample = name == "sample" and not is_own
-    size = image_size or (64 if is_sample or mode == "dcgan" else 256)
+    size = image_size or (64 if is_sample or mode in FROM_NOISE else 256)
     read_size = size * 9 // 8 if part == "train" else size
     if is_sample:
         return load_sample(part, mode, size, read_size, limit)
@@ -207,7 +208,7 @@ def find_files(path: Path, part: str, mode: str, needed: bool = True) -> tuple[l
     has_domains = all(folders)
     if mode == "pix2pix" and not has_domains and plain.is_dir() and list_pictures(plain):
         return list_pictures(plain), list_pictures(plain), ("left", "right")
-    if mode == "dcgan" and not folders[1] and list_pictures(path):  # one domain, just a folder of pictures
+    if mode in FROM_NOISE and not folders[1] and list_pictures(path):  # one domain, just a folder of pictures
         return [], list_pictures(path) if part == "train" else [], (None, None)
     if not needed:
         return *([] if folder is None else list_pictures(folder) for folder in folders), (None, None)

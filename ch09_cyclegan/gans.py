@@ -1,7 +1,7 @@
-"""CycleGAN, pix2pix and DCGAN: the networks that each trains, and one update of them, step by step.
+"""CycleGAN, pix2pix, DCGAN and WGAN-GP: the networks that each trains, and one update of them, step by step.
 
 A GAN (Goodfellow et al. 2014) is a game of two: a generator makes pictures, a discriminator tells them from real ones, and
-each learns from the other's answers. All three here share one shape, so that train.py has one loop for them:
+each learns from the other's answers. All four here share one shape, so that train.py has one loop for them:
 
   networks    by name, in one dict; optimizers   by name, Adam with the betas of the papers
   step(a, b)  one update on a batch of each domain -> the losses by name, tensors that stay on the device
@@ -43,7 +43,7 @@ class ImagePool:
 
 
 class Gan:
-    """What the three have in common: where the networks run, how an optimizer steps, what is saved."""
+    """What all have in common: where the networks run, how an optimizer steps, what is saved."""
 
     plain = False  # bench.py has a plain one to compare with: channels first, Adam as it comes
 
@@ -252,10 +252,12 @@ class Pix2Pix(Gan):
 class Dcgan(Gan):
     """Radford et al. 2016: pictures like those of domain B, out of noise."""
 
+    norm, betas = nn.BatchNorm2d, (0.5, 0.999)
+
     def __init__(self, args: Namespace, device: torch.device):
         size = models.power_of_two(args.image_size)
-        discriminator = models.initialise(models.DcganDiscriminator(size, args.width))
-        super().__init__(args, device, {"g": generator(args), "d": discriminator}, betas=(0.5, 0.999))
+        discriminator = models.initialise(models.DcganDiscriminator(size, args.width, self.norm))
+        super().__init__(args, device, {"g": generator(args), "d": discriminator}, self.betas)
         self.shown = noise(32, device, torch.Generator().manual_seed(args.seed))  # the same in every grid
 
     def step(self, _, real: Tensor) -> dict[str, Tensor]:
@@ -278,10 +280,49 @@ class Dcgan(Gan):
         return {"real B": b} | {f"fake B, {i + 1}": row for i, row in enumerate(fakes)}
 
 
+# ---- WGAN-GP ----------------------------------------------------------------------------------------------------------
+
+
+class WganGp(Dcgan):
+    """Gulrajani et al. 2017, "Improved Training of Wasserstein GANs": DCGAN's game for another prize.
+
+    The discriminator becomes a critic: a score without limits, as much higher for real pictures as it can be, but nowhere
+    steeper than 1. The difference of its mean scores is then the distance of the two kinds of pictures (Wasserstein's:
+    how much must be carried how far), and falls as the fakes get better, which no other loss here does. No batch norm in the
+    critic: its slope is asked for at one picture, which must not depend on the others."""
+
+    norm, betas = staticmethod(lambda channels: nn.GroupNorm(1, channels)), (0.0, 0.9)
+    critic_steps, penalty = 5, 10.0  # the paper's; there each of the five has real pictures of its own
+
+    def step(self, _, real: Tensor) -> dict[str, Tensor]:
+        """One update on real pictures (N, 3, S, S) in -1..1."""
+        # 1. The critic first, several times, each time with new fakes: its scores are a distance only if it is at its best.
+        for _ in range(self.critic_steps):
+            with torch.no_grad():
+                fake = self.run("g", noise(len(real), self.device))
+            # 2. What it wants: real pictures high, fakes low. The difference, with its sign turned, is the distance.
+            distance = self.run("d", real).mean() - self.run("d", fake).mean()
+            losses = {"disc_distance": distance, "disc_slope": self.slope_penalty(real, fake)}
+            self.update("discriminators", self.penalty * losses["disc_slope"] - distance)
+        # 3. What the generator wants: high scores. Update it.
+        self.judge_only(True)
+        losses["gan"] = -self.run("d", self.run("g", noise(len(real), self.device))).mean()
+        self.update("generators", losses["gan"])
+        self.judge_only(False)
+        return losses
+
+    def slope_penalty(self, real: Tensor, fake: Tensor) -> Tensor:
+        """How far the critic's slope is from 1, squared, at a random place between each real picture and a fake."""
+        share = torch.rand(len(real), 1, 1, 1, device=self.device)
+        between = torch.lerp(fake, real, share).requires_grad_()
+        (slope,) = torch.autograd.grad(self.run("d", between).sum(), between, create_graph=True)
+        return ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
+
+
 def noise(count: int, device: torch.device, source: torch.Generator | None = None) -> Tensor:
     """-> (count, 100, 1, 1), drawn on the CPU: the same on every device."""
     drawn = torch.randn(count, models.DcganGenerator.noise_channels, 1, 1, generator=source)
     return drawn.to(device, non_blocking=True)
 
 
-MODES = {"cyclegan": CycleGAN, "pix2pix": Pix2Pix, "dcgan": Dcgan}
+MODES = {"cyclegan": CycleGAN, "pix2pix": Pix2Pix, "dcgan": Dcgan, "wgan_gp": WganGp}

@@ -9,6 +9,7 @@ a map of scores, one for each patch of the picture: (N, 3, H, W) -> (N, 1, h, w)
 
 import difflib
 import sys
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -152,11 +153,11 @@ class DcganGenerator(nn.Sequential):
 class DcganDiscriminator(nn.Sequential):
     """The mirror image of DcganGenerator: (N, 3, S, S) -> (N, 1, 1, 1), a single score."""
 
-    def __init__(self, image_size: int = 64, width: int = 64):
+    def __init__(self, image_size: int = 64, width: int = 64, norm: Callable[[int], nn.Module] = nn.BatchNorm2d):
         channels = [width << i for i in range(image_size.bit_length() - 3)]
         layers = [nn.Conv2d(3, channels[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         for c, double in zip(channels, channels[1:], strict=False):
-            layers += [nn.Conv2d(c, double, 4, 2, 1), nn.BatchNorm2d(double), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [nn.Conv2d(c, double, 4, 2, 1), norm(double), nn.LeakyReLU(0.2, inplace=True)]
         super().__init__(*layers, nn.Conv2d(channels[-1], 1, 4))
 
 

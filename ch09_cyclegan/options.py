@@ -4,7 +4,7 @@ import argparse
 
 import models
 import utils
-from datasets import DATA_HELP, IMAGE_SIZES
+from datasets import DATA_HELP, FROM_NOISE, IMAGE_SIZES
 from gans import MODES
 from utils import Number, fail, world
 
@@ -18,10 +18,13 @@ RECIPES = {
     "cyclegan small": ("resnet6", 32, 34, 100, 8, 4e-4),
     "pix2pix small": ("unet", 32, 34, 100, 8, 4e-4),
     "dcgan small": ("dcgan", 64, None, 100, 64, 2e-4),
+    "wgan_gp": ("dcgan", 64, None, 100, 64, 1e-4),
+    "wgan_gp small": ("dcgan", 64, None, 100, 64, 1e-4),
     # the sample: minutes on two CPU cores
     "cyclegan sample": ("resnet3", 12, 34, 12, 4, 1e-3),
     "pix2pix sample": ("unet", 16, 34, 12, 4, 1e-3),
     "dcgan sample": ("dcgan", 16, None, 40, 16, 5e-4),
+    "wgan_gp sample": ("dcgan", 16, None, 12, 16, 5e-4),
 }
 
 
@@ -62,10 +65,12 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     args = utils.parse_args(parser, argv)
     if args.arch and args.arch not in models.MODELS:
         models.build(args.arch)  # says which names there are
-    if args.arch and (args.arch == "dcgan") != (args.mode == "dcgan"):
+    if args.arch and (args.arch == "dcgan") != (args.mode in FROM_NOISE):
         fail(
             f"--arch {args.arch} does not go with --mode {args.mode}: dcgan starts from noise, the others from pictures"
         )
+    if args.compile and args.mode == "wgan_gp":
+        fail("--compile: --mode wgan_gp needs the gradient of a gradient, which compiled networks do not have")
     if args.quick:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 16
         args.epochs, args.width = args.epochs or 1, args.width or 8

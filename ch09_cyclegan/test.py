@@ -320,7 +320,7 @@ def translate_files(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
 
 @torch.inference_mode()
 def draw_from_noise(args, generators: nn.ModuleDict, meta: dict, path: Path, device: torch.device) -> None:
-    """DCGAN: 64 pictures out of noise, which has no test split."""
+    """DCGAN and WGAN-GP: 64 pictures out of noise, which has no test split."""
     if args.files:
         fail(f"{path} is a DCGAN: it makes pictures out of noise and translates none")
     out = Path(args.out) if args.out else path.parent
@@ -328,13 +328,22 @@ def draw_from_noise(args, generators: nn.ModuleDict, meta: dict, path: Path, dev
     fakes = datasets.to_pixels(generators["g"](noise(64, device)))
     target = save_picture(make_grid(fakes, padding=2, pad_value=255), utils.output_folder(out) / "from_noise.png")
     say(f"wrote {target}: 64 pictures in the manner of {meta['data']}'s domain B")
+    say(
+        f"two of them differ by {variety(fakes):.3f} of the range on average; 0 would be the same picture again and again"
+    )
+
+
+def variety(pixels: Tensor) -> float:
+    """The mean difference of a pixel between two of these pictures (N, 3, S, S) uint8, as a share of the range."""
+    flat = pixels.flatten(1).float() / 255
+    return float(torch.cdist(flat, flat, p=1).sum() / (len(flat) * (len(flat) - 1) * flat.shape[1]))
 
 
 def main(argv=None) -> None:
     args = parse(argv)
     device = utils.pick_device(args.device)
     generators, meta, path = load_generators(args, device)
-    verb = draw_from_noise if meta["mode"] == "dcgan" else translate_files if args.files else test
+    verb = draw_from_noise if meta["mode"] in datasets.FROM_NOISE else translate_files if args.files else test
     verb(args, generators, meta, path, device)
 
 

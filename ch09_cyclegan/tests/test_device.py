@@ -51,7 +51,7 @@ def test_what_a_gan_holds_lies_on_the_gpu(mode, monkeypatch):
     )  # fake tensors refuse it: they are made there
     with FakeTensorMode():
         with GPU:
-            gan = gans.MODES[mode](Namespace(**ARGS | ({"arch": "dcgan"} if mode == "dcgan" else {})), GPU)
+            gan = gans.MODES[mode](Namespace(**ARGS | ({"arch": "dcgan"} if mode in datasets.FROM_NOISE else {})), GPU)
         loader = datasets.PairLoader(data_of(4), 2, GPU)
         a, b = (loader.cut(domain, [[0, 1, 2, 1], [1, 0, 0, 0]]) for domain in (loader.a, loader.b))
         rows = gan.rows(a, b)
@@ -74,7 +74,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("mode", gans.MODES)
 def test_no_step_reads_a_number(mode):
     """The last step does, once, to see whether the losses are finite; so a longer epoch has no more reads."""
-    args, counts = Namespace(**ARGS | ({"arch": "dcgan"} if mode == "dcgan" else {})), []
+    args, counts = Namespace(**ARGS | ({"arch": "dcgan"} if mode in datasets.FROM_NOISE else {})), []
     for steps in (2, 5):
         gan = gans.MODES[mode](args, CPU)
         loader = datasets.PairLoader(data_of(2 * steps), 2, CPU)

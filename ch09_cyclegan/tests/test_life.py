@@ -88,7 +88,7 @@ def test_a_stray_file_hides_no_domain_and_others_are_counted(folder, tmp_path, c
     draw(folder / "stray.png", 6)
     (folder / "train" / "A" / "notes.txt").write_text("mine")
     (folder / "train" / "A" / ".DS_Store").write_bytes(b"junk")
-    for mode in ("cyclegan", "pix2pix", "dcgan"):
+    for mode in ("cyclegan", "pix2pix", "dcgan", "wgan_gp"):
         data = datasets.load(str(folder), mode=mode, image_size=32)
         assert (len(data.a), len(data.b)) == (4, 4)
     assert "A: 1 files left out that are no pictures, the first being notes.txt" in capsys.readouterr().out

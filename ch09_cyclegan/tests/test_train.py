@@ -176,7 +176,13 @@ def test_a_run_never_overwrites_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags", [(), ("--arch", "unet", "--upsample", "resize", "--precision", "bf16"), ("--mode", "dcgan", "--no-flip")]
+    "flags",
+    [
+        (),
+        ("--arch", "unet", "--upsample", "resize", "--precision", "bf16"),
+        ("--mode", "dcgan", "--no-flip"),
+        ("--mode", "wgan_gp"),
+    ],
 )
 def test_own_folder_of_unequal_domains(domains, tmp_path, flags):
     words = ["--data", str(domains(trainA=3, trainB=5, testA=2, testB=1)), "--image-size", "32", "--width", "4"]
@@ -221,6 +227,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(tm
         (["--data", "nowhere"], "--data nowhere: not auto, sample or one of apple2orange"),
         (["--resume", "nowhere"], "no args.json there"),
         (["--mode", "dcgan", "--arch", "unet"], "--arch unet does not go with --mode dcgan"),
+        (["--mode", "wgan_gp", "--arch", "unet"], "--arch unet does not go with --mode wgan_gp"),
+        (["--mode", "wgan_gp", "--compile"], "--compile: --mode wgan_gp needs the gradient of a gradient"),
         (["--data", "sample", "--mode", "dcgan", "--image-size", "48"], "--image-size 48: DCGAN doubles"),
         (
             ["--data", "sample", "--image-size", "8"],
