@@ -177,7 +177,7 @@ def cyclegans(seed: int) -> list[Step]:
     size, tiny = ("--image-size", "32"), ("--limit", "4", "--epochs", "1", "--width", "4", "--patch", "16")
     seeded = ("--seed", str(seed), "--precision", "auto", *ON, "--run", "{run}")
     test = ("test.py", "--run", "{run}", *ON)
-    horses = ("train.py", "--data", "{run}/../../ch06-horse2deer/run", *size, *seeded)
+    horses = ("train.py", "--data", "{work}/ch06-horse2deer/run", *size, *seeded)
     sample = ("train.py", "--data", "sample", "--image-size", "256", "--epochs", "12", "--batch-size", "4", *seeded)
     return [
         step(

@@ -22,8 +22,8 @@ LIMIT, LEAST, LEAST_DRY = 3, 180, 600  # a step is ended after three times its e
 
 @dataclass(frozen=True)
 class Step:
-    """`minutes`: an estimate for a large GPU. In `commands`, {device}, {data}, {root}, {run} and {gpu} are filled in: the
-    device, the data set's name, the folder of data, the step's own folder, this one. `tiny` is added to the first for --dry."""
+    """`minutes`: an estimate for a large GPU. In `commands`, {device}, {data}, {root}, {run}, {work} and {gpu} are filled in:
+    device, data set's name, folder of data, the step's own folder, that of all steps, this one. `tiny` is added to the first for --dry."""
 
     name: str  # begins with the chapter: ch06 bench resnet18
     minutes: float
@@ -83,6 +83,7 @@ class Setting:
         """The step's commands, filled in. A training whose folder has a checkpoint goes on with it."""
         run = self.folder(step) / "run"
         words = {"device": self.device, "run": str(run), "gpu": str(GPU), "root": str(self.data_root or "data")}
+        words["work"] = str(self.work)
         words["data"] = "sample" if self.dry else step.data or "sample"
         filled = []
         for number, command in enumerate(step.commands):
