@@ -17,7 +17,7 @@ def main() -> None:
     last = torch.load(run / "last.pt", map_location="cpu", weights_only=True)
     args = json.loads((run / "args.json").read_text("utf-8"))
     found = {"epochs": last["epoch"], "train_s": round(last["seconds"], 2) if "seconds" in last else None}
-    found |= {"precision": args.get("precision"), "seed": args.get("seed"), "data": args.get("data")}
+    found |= {"precision": args.get("precision"), "seed": args.get("seed"), "data": Path(str(args.get("data"))).name}
     if (run / "test.json").exists():
         tested = json.loads((run / "test.json").read_text("utf-8"))
         found |= {name: value for name, value in tested.items() if isinstance(value, (int, float)) and name != "tta"}

@@ -23,7 +23,8 @@ LIMIT, LEAST, LEAST_DRY = 3, 180, 600  # a step is ended after three times its e
 @dataclass(frozen=True)
 class Step:
     """`minutes`: an estimate for a large GPU. In `commands`, {device}, {data}, {root}, {run}, {work} and {gpu} are filled in:
-    device, data set's name, folder of data, the step's own folder, that of all steps, this one. `tiny` is added to the first for --dry."""
+    device, data set's name, folder of data, the step's own folder, that of all steps, this one.
+    `tiny` is added to the first for --dry."""
 
     name: str  # begins with the chapter: ch06 bench resnet18
     minutes: float
