@@ -255,7 +255,8 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
 def resized(data: Data, image_size: int | None) -> Data:
     for split in data.splits.values():
         if image_size and split.images.shape[-1] != image_size:
-            images = split.images.contiguous(memory_format=torch.channels_last)  # else a side of one pixel fails in PyTorch
+            # Channels last: else a side of one pixel fails in PyTorch.
+            images = split.images.contiguous(memory_format=torch.channels_last)
             split.images = v2.functional.resize(images, [image_size, image_size], antialias=True).contiguous()
     return data
 
