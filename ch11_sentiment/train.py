@@ -229,6 +229,18 @@ def make_loaders(args: Namespace, corpus: datasets.Corpus, meta: dict, device: t
     return train_loader, datasets.BucketLoader(validation, 500, device)
 
 
+def note(progress: dict, row: dict, name: str, texts: int, args: Namespace) -> bool:
+    """Adds an epoch's numbers to `progress` -> whether its weights are to be kept as the best by the score `name`."""
+    if not math.isfinite(row["val_loss"]):
+        fail(f"the validation loss is not finite in epoch {row['epoch']}: try an --lr below {args.lr:g}")
+    score = [row[name], -row["val_loss"]]  # of two epochs that score alike, the surer one
+    least = progress["best"][0] - chance(row[name], texts)
+    is_best = score > progress["best"] or least <= row[name] < progress["best"][0]
+    progress["history"].append(row)
+    progress["best"] = max(score, progress["best"])
+    return is_best
+
+
 def train(args: Namespace, device: torch.device) -> Path:
     """Trains as `args` say -> the run folder."""
     corpus, meta = load_data(args)
@@ -258,15 +270,8 @@ def train(args: Namespace, device: torch.device) -> Path:
         row |= train_one_epoch(model, train_loader, optimizer, scheduler, args, weight)
         seconds = time.perf_counter() - start
         row |= evaluate(model, val_loader, args)
-        if not math.isfinite(row["val_loss"]):
-            fail(f"the validation loss is not finite in epoch {epoch + 1}: try an --lr below {args.lr:g}")
-
-        score = [row[name], -row["val_loss"]]  # of two epochs that score alike, the surer one
-        least = progress["best"][0] - chance(row[name], val_loader.texts)
-        is_best = score > progress["best"] or least <= row[name] < progress["best"][0]
-        progress["history"].append(row)
+        is_best = note(progress, row, name, val_loader.texts, args)
         progress |= {"epoch": epoch + 1, "seconds": progress["seconds"] + seconds}
-        progress["best"] = max(score, progress["best"])
         save(run, args, progress, meta, model, optimizer, is_best)
         report(row, args, seconds, steps * train_loader.batch_size, events)
 

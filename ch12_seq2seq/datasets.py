@@ -59,37 +59,43 @@ def load(
     one line.
     """
     name = name[0] if isinstance(name, list) and len(name) == 1 else name
-    if name == "auto":
-        try:
-            find(DEFAULT, Path(root))
-            name = DEFAULT
-        except SystemExit as why:
-            warn(
-                f"{DEFAULT} is not to be had, so this run uses the built-in SAMPLE of a small grammar.\n"
-                f"{why}\nA score on the sample says nothing about real sentences."
-            )
-            name = "sample"
+    name = name if name != "auto" else available(root)
     rules = {"chinese": chinese, "script": script}
     if name == "sample" and not Path(name).is_file():
         return split("sample", sample.make(SAMPLE_PAIRS), Counter(), rules, reverse, how)
-    if isinstance(name, list):
-        paths = [Path(one) for one in name]
-        stems = [path.stem for path in paths]
-        name = stems[0] if stems[0] == stems[1] else "-".join(stems)
-        pairs, left_out = read_two(*paths)
-    elif Path(name).is_file() or not re.fullmatch("[a-z]{3}-eng", name):
-        if not Path(name).is_file():
-            fail(f"--data {name}: not cmn-eng (or deu-eng ...), sample or auto, and there is no file of that name")
-        paths, name = [Path(name)], Path(name).stem
-        pairs, left_out = read(paths[0])
-    else:
-        paths = [find(name, Path(root))]
-        pairs, left_out = read(paths[0])
+    name, paths = locate(name, root)
+    pairs, left_out = read_two(*paths) if len(paths) == 2 else read(*paths)
     data = split(name, pairs, left_out, rules, reverse, how)
     data.sha256 = utils.hash_of(paths[0])
     if name == DEFAULT and data.sha256 != MEASURED:
         say(f"{paths[0]}: {len(pairs):,} pairs, another edition than the README's; scores will differ a little")
     return data
+
+
+def available(root: str) -> str:
+    """What auto is: cmn-eng, or the sample with a warning."""
+    try:
+        find(DEFAULT, Path(root))
+        return DEFAULT
+    except SystemExit as why:
+        warn(
+            f"{DEFAULT} is not to be had, so this run uses the built-in SAMPLE of a small grammar.\n"
+            f"{why}\nA score on the sample says nothing about real sentences."
+        )
+        return "sample"
+
+
+def locate(name: str | list[str], root: str) -> tuple[str, list[Path]]:
+    """-> the short name of a data set, and its one or two files."""
+    if isinstance(name, list):
+        paths = [Path(one) for one in name]
+        stems = [path.stem for path in paths]
+        return stems[0] if stems[0] == stems[1] else "-".join(stems), paths
+    if Path(name).is_file():
+        return Path(name).stem, [Path(name)]
+    if not re.fullmatch("[a-z]{3}-eng", name):
+        fail(f"--data {name}: not cmn-eng (or deu-eng ...), sample or auto, and there is no file of that name")
+    return name, [find(name, Path(root))]
 
 
 # ---- files of pairs ---------------------------------------------------------------------------------------------------

@@ -206,14 +206,8 @@ def train(args: Namespace, device: torch.device) -> Path:
     fill_in_recipe(args, data.name, batches)
     val = data.splits["val"]
     val_batches = TokenBatches(val, codec, args.batch_size, device)
-    meta = {
-        "arch": args.arch,
-        "sizes": sizes_of(args),
-        "data": data.name,
-        "reverse": args.reverse,
-        "sha256": data.sha256,
-    }
-    meta |= {"split": args.split} | codec.metadata()
+    meta = {"arch": args.arch, "sizes": sizes_of(args), "data": data.name, "reverse": args.reverse}
+    meta |= {"sha256": data.sha256, "split": args.split} | codec.metadata()
 
     utils.seed_everything(args.seed)
     model = make_model(args, codec, device)
