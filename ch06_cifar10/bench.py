@@ -49,7 +49,7 @@ def training_step(args: Namespace, device: torch.device, plain: bool):
     labels = torch.randint(0, 10, (args.batch_size,), generator=generator).to(device)
     layout = torch.contiguous_format if plain else torch.channels_last
     model, images = models.build(args.arch).to(device, memory_format=layout), images.to(memory_format=layout)
-    optimizer = make_optimizer(model, args.optimizer, 1e-3, args.weight_decay)
+    optimizer = make_optimizer(model, args.optimizer, 1e-3, args.weight_decay, "fp32" if plain else args.precision)
     if args.compile and not plain:
         model = torch.compile(model)
 

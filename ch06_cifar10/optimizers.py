@@ -12,12 +12,14 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 SCHEDULES = ("onecycle", "cosine", "step", "linear")
 
 
-def make_optimizer(model: nn.Module, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, name: str, lr: float, weight_decay: float, precision: str = "fp32"
+) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum 0.9, Adam, AdamW, or Muon. Only matrices and filters decay: pulling the biases and the
-    batch norms' scales to zero costs accuracy and regularises nothing."""
+    batch norms' scales to zero costs accuracy and regularises nothing. `precision` (fp32, bf16): of Muon's products."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if name == "muon":
-        return Muon(model, lr)
+        return Muon(model, lr, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -62,7 +64,7 @@ class Muon(torch.optim.Optimizer):
     looks huge. It is Jordan's, who sums the loss over the batch; here the loss is the mean.
     """
 
-    def __init__(self, model: nn.Module, lr: float, momentum: float = 0.6):
+    def __init__(self, model: nn.Module, lr: float, momentum: float = 0.6, dtype: torch.dtype = torch.float32):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         filters = [p for _, p in named if p.ndim == 4]
         heads = [p for _, p in named if p.ndim == 2]
@@ -74,6 +76,7 @@ class Muon(torch.optim.Optimizer):
             {"params": biases, "lr": 53.0 * share, "momentum": 0.85, "decay": 4e-5, "orthogonal": False},
         ]
         super().__init__([group for group in groups if group["params"]], {})
+        self.dtype = dtype  # of the products in orthogonalize: bfloat16 will do, but many CPUs only emulate it
 
     @torch.no_grad()
     def step(self) -> None:
@@ -84,7 +87,7 @@ class Muon(torch.optim.Optimizer):
                 momentum.mul_(group["momentum"]).add_(gradient)
                 update = gradient + group["momentum"] * momentum  # Nesterov: a step ahead
                 if group["orthogonal"]:
-                    update = orthogonalize(update.flatten(1)).view_as(p)
+                    update = orthogonalize(update.flatten(1).to(self.dtype)).view_as(p)
                     p.mul_(len(p) ** 0.5 / p.norm())
                 p.sub_(update, alpha=group["lr"])
 
@@ -97,12 +100,11 @@ def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
     between 0.68 and 1.2. Matrix products only, so bfloat16 will do.
     """
     a, b, c = 3.4445, -4.7750, 2.0315  # chosen by Jordan et al. for a steep start, not for an end at exactly 1
-    x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)
+    x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return x.T if tall else x

@@ -266,7 +266,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     train_loader, val_loader, mean, std = make_loaders(data, args, device)
     normalize = datasets.Normalize(mean, std).to(device)
     model = first_model(args, data, train_loader, normalize, device)
-    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay)
+    optimizer = make_optimizer(model, args.optimizer, args.lr, args.weight_decay, args.precision)
     class_weights = models.balanced(labels, len(data.classes)).to(device) if args.balance else None
     run = utils.open_run(args, f"{args.arch}-{data.name}", split)
     progress = restore(utils.last_checkpoint(run, args), run, args, model, optimizer)

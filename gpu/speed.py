@@ -72,7 +72,7 @@ class SpeedRun:
         start = time.perf_counter()
         self.model.load_state_dict(fresh.state_dict())
         self.model.whiten(self.normalize(next(iter(self.loader))[0]))
-        optimizer = make_optimizer(self.model, args.optimizer, args.lr, args.weight_decay)
+        optimizer = make_optimizer(self.model, args.optimizer, args.lr, args.weight_decay, args.precision)
         scheduler = make_scheduler(optimizer, args.schedule, args.epochs, len(self.loader))
         for epoch in range(args.epochs):
             utils.seed_everything(seed, epoch)

@@ -241,6 +241,16 @@ def test_orthogonalize_brings_all_singular_values_near_one():
         assert (result * nearest).sum() / (result.norm() * nearest.norm()) > 0.95
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_muon_multiplies_in_the_precision_of_the_run(precision, dtype, monkeypatch):
+    seen, model = [], torch.nn.Conv2d(3, 4, 3)
+    monkeypatch.setattr(optimizers, "orthogonalize", lambda matrix: seen.append(matrix.dtype) or matrix)
+    optimizer = optimizers.make_optimizer(model, "muon", 0.1, 0.0, precision)
+    model(torch.ones(1, 3, 5, 5)).sum().backward()
+    optimizer.step()
+    assert seen == [dtype] and model.weight.dtype == torch.float32
+
+
 def test_muon_moves_filters_head_and_biases_alike():
     """A rate for a summed loss, used with a mean one, would leave the biases where they are."""
     torch.manual_seed(0)
