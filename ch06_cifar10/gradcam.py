@@ -21,6 +21,7 @@ import utils
 from utils import fail, new_figure, save_figure, say
 
 SMALLEST = 4  # rows of the smallest map to draw: one of 2 x 2 says nothing about places
+MOST = 40  # pictures that are drawn
 HIDDEN = 0.25  # of a picture, in --check
 
 
@@ -53,9 +54,8 @@ def hide(images: Tensor, heat: Tensor, hottest: bool) -> Tensor:
 def check(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, device: torch.device) -> dict[str, float]:
     """-> the accuracy on the validation pictures as they are, and with the hottest or coldest quarter hidden."""
     wanted, _ = tester.source_of(args, meta, path)
-    val = datasets.load(wanted, args.data_root, meta["image_size"], ("val",)).splits[
-        "val"
-    ]  # test data are test.py's alone
+    data = datasets.load(wanted, args.data_root, meta["image_size"], ("val",))  # test data are test.py's alone
+    val = data.splits["val"]
     right = {"as they are": 0, "hottest quarter hidden": 0, "coldest quarter hidden": 0}
     normalize = datasets.Normalize(meta["mean"], meta["std"]).to(device)
     for pixels, labels in zip(val.images.split(250), val.labels.split(250), strict=True):
@@ -68,11 +68,13 @@ def check(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, de
 
 
 def draw(args: argparse.Namespace, model: nn.Module, meta: dict, device: torch.device) -> None:
-    """Writes a picture with the heat over each of args.files."""
+    """Writes a picture with the heat over each of args.files, of 40 at most. Exit status 1 if one could not be read."""
     if args.wanted not in (None, *meta["classes"]):
         fail(f"--class {args.wanted}: the network knows {', '.join(meta['classes'])}")
-    files = tester.find_pictures(args.files)
-    pixels = torch.stack([datasets.read_image(file, meta["image_size"]) for file in files])
+    good, pixels, bad = tester.read_pictures(args.files, meta["image_size"])
+    if not good:
+        tester.refuse(bad, 0)
+    files, pixels = good[:MOST], torch.stack(pixels[:MOST])
     images = datasets.Normalize(meta["mean"], meta["std"]).to(device)(pixels.to(device))
     with torch.no_grad():
         shares = model(images).softmax(1)
@@ -95,6 +97,7 @@ def draw(args: argparse.Namespace, model: nn.Module, meta: dict, device: torch.d
     out = utils.free_name(utils.output_folder(args.out) / "gradcam.png")
     save_figure(figure, out)
     say(f"wrote {out}")
+    tester.refuse(bad, len(good))
 
 
 def parse(argv=None) -> argparse.Namespace:

@@ -230,17 +230,29 @@ def find_pictures(names: list[str]) -> list[Path]:
     return files
 
 
-def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, device: torch.device) -> None:
-    """Prints the likeliest classes of each picture, and draws them beside it. Exit status 1 if one could not be read."""
-    files, images, bad = find_pictures(args.files), [], []
-    for file in files:
+def read_pictures(names: list, image_size: int) -> tuple[list[Path], list[Tensor], list[Path]]:
+    """-> the files that can be read, their pictures (3, S, S) uint8, and the files that cannot, each named in a line."""
+    good, images, bad = [], [], []
+    for file in find_pictures(names):
         try:
-            images.append(datasets.read_image(file, meta["image_size"]))
+            images.append(datasets.read_image(file, image_size))
+            good.append(file)
         except OSError as error:
             bad.append(file)
             say(f"{file}: not a picture that can be read ({error.strerror or error})")
-    good = [file for file in files if file not in bad]
-    if images:
+    return good, images, bad
+
+
+def refuse(bad: list[Path], good: int) -> None:
+    """Ends the program with status 1 if some files could not be read."""
+    if bad:
+        fail(f"{len(bad)} of {len(bad) + good} files could not be read, the first being {bad[0]}")
+
+
+def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, device: torch.device) -> None:
+    """Prints the likeliest classes of each picture, and draws them beside it. Exit status 1 if one could not be read."""
+    good, images, bad = read_pictures(args.files, meta["image_size"])
+    if good:
         top = predict(model, meta, torch.stack(images), device, args.tta).topk(min(args.top, len(meta["classes"])))
         answers = [
             [(meta["classes"][i], p) for i, p in zip(*row, strict=True)]
@@ -251,8 +263,7 @@ def classify(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path,
         out = utils.free_name(output_folder(args, meta, path) / "predictions.png")
         draw_answers(good[:40], answers, meta["image_size"], out)
         say(f"wrote {out}")
-    if bad:
-        fail(f"{len(bad)} of {len(files)} files could not be read, the first being {bad[0]}")
+    refuse(bad, len(good))
 
 
 def draw_answers(files: list[Path], answers: list, image_size: int, path: Path) -> None:

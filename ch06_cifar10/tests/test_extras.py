@@ -156,6 +156,12 @@ def test_the_command_line_draws_and_refuses(weights, tmp_path, capsys):
     gradcam.main([str(tmp_path / "red.png"), "--class", "dog", *words])
     gradcam.main([str(tmp_path / "red.png"), *words])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["gradcam-2.png", "gradcam.png"]
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match="1 of 2 files could not be read"):
+        gradcam.main([str(tmp_path / "red.png"), str(tmp_path / "bad.png"), *words])
+    assert (tmp_path / "out" / "gradcam-3.png").exists()
+    with pytest.raises(SystemExit, match="1 of 1 files could not be read"):
+        gradcam.main([str(tmp_path / "bad.png"), *words])
     with pytest.raises(SystemExit, match="--class cow: the network knows cat, dog, frog"):
         gradcam.main([str(tmp_path / "red.png"), "--class", "cow", *words])
     for wrong in (words, [str(tmp_path / "red.png"), "--check", *words]):
