@@ -63,23 +63,29 @@ def find(lines: list[str], wanted: str) -> list[int]:
     return [i for i in range(len(lines)) if stripped[i : i + len(block)] == block]
 
 
-def mutate(text: str, mutant: dict) -> str:
-    """`text` with the mistake in it. ValueError if the line is not there, or if the result is no Python or the same.
-
-    If `line` is written with less indentation than it has in the file, `wrong` moves to the right by the difference.
-    """
-    lines, line, wrong = text.split("\n"), mutant["line"].strip("\n"), mutant["wrong"].strip("\n")
-    places = find(lines, line)
+def place_of(lines: list[str], mutant: dict) -> int:
+    """Where the mistake is to be made. ValueError if the line is not there, or more than once."""
+    places = find(lines, mutant["line"].strip("\n"))
     if "after" in mutant:
         start = find(lines, mutant["after"])
         if len(start) != 1:
             raise ValueError(f"`after` stands in the file {len(start)} times, not once: {mutant['after']}")
         places = [place for place in places if place > start[0]][:1]
     if len(places) != 1:
-        raise ValueError(f"the line stands in the file {len(places)} times, not once: {line.strip()}")
-    indents = [len(part) - len(part.lstrip()) for part in (lines[places[0]], line)]
+        raise ValueError(f"the line stands in the file {len(places)} times, not once: {mutant['line'].strip()}")
+    return places[0]
+
+
+def mutate(text: str, mutant: dict) -> str:
+    """`text` with the mistake in it. ValueError if the line is not there, or if the result is no Python or the same.
+
+    If `line` is written with less indentation than it has in the file, `wrong` moves to the right by the difference.
+    """
+    lines, line, wrong = text.split("\n"), mutant["line"].strip("\n"), mutant["wrong"].strip("\n")
+    place = place_of(lines, mutant)
+    indents = [len(part) - len(part.lstrip()) for part in (lines[place], line)]
     shifted = [" " * (indents[0] - indents[1]) + part for part in wrong.split("\n")] if wrong else []
-    lines[places[0] : places[0] + len(line.split("\n"))] = shifted
+    lines[place : place + len(line.split("\n"))] = shifted
     try:
         if ast.dump(ast.parse("\n".join(lines))) == ast.dump(ast.parse(text)):
             raise ValueError("`wrong` means the same as `line`")

@@ -159,9 +159,8 @@ def find_ink(grey: np.ndarray, beyond: str) -> tuple[np.ndarray, np.ndarray]:
     bright = np.percentile(paper, 95)
     shapes, _ = ndimage.label(paper < DARKEST * bright)
     solid = (shapes > 0) & ~np.isin(shapes, np.concatenate(borders(shapes)))  # at the border it is a table
-    return (ink - offset) / np.maximum(
-        paper - offset, 0.45 * bright
-    ), solid  # on a table, too, or its grain would be ink
+    least = 0.45 * bright  # on a dark table, too, or its grain would be ink
+    return (ink - offset) / np.maximum(paper - offset, least), solid
 
 
 # ---- 2. marks -----------------------------------------------------------------------------------------------------------

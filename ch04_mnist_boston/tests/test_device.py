@@ -21,6 +21,10 @@ import mnist
 import models
 
 GPU = torch.device("cuda")
+
+# Autograd starts its threads in the first backward, one for each device known by then. Fake devices are none yet: so none is
+# started, and later tests can fork.
+torch.ones(1, requires_grad=True).sum().backward()
 META = {"mean": 0.1, "std": 0.3, "image_size": 28}
 NETWORKS = [(task, arch) for task, archs in models.MODELS.items() for arch in archs]
 

@@ -23,6 +23,10 @@ from test import six_views
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
+# Autograd starts its threads in the first backward, one for each device known by then. Fake devices are none yet: so none is
+# started, and later tests can fork.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 @pytest.mark.parametrize("arch", models.MODELS)
 def test_each_network_augmentation_and_loss_stays_on_the_gpu(arch):

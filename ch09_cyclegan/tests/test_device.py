@@ -19,6 +19,10 @@ import models
 import train
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
+
+# Autograd starts its threads in the first backward, one for each device known by then. Fake devices are none yet: so none is
+# started, and later tests can fork.
+torch.ones(1, requires_grad=True).sum().backward()
 ARGS = {"arch": "resnet3", "width": 4, "patch": 16, "image_size": 32, "upsample": "transpose", "lr": 0.01, "seed": 0}
 ARGS |= {"weight_decay": 0.0, "precision": "fp32", "compile": False, "pool": 2}
 ARGS |= {"lambda_cycle": 10.0, "lambda_identity": 5.0, "lambda_l1": 100.0}

@@ -23,6 +23,10 @@ import utils
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 
+# Autograd starts its threads in the first backward, one for each device known by then. Fake devices are none yet: so none is
+# started, and later tests can fork.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 @pytest.fixture
 def loose_packing(monkeypatch):

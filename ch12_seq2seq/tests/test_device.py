@@ -21,6 +21,10 @@ import train
 from text import Rules
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
+
+# Autograd starts its threads in the first backward, one for each device known by then. Fake devices are none yet: so none is
+# started, and later tests can fork.
+torch.ones(1, requires_grad=True).sum().backward()
 PAIRS = sample.make(60)
 CODEC = datasets.Codec.of(PAIRS, (Rules(language=""), Rules()), 1, 50)
 SMALL = {"width": 16, "hidden": 16, "layers": 1, "decoder_layers": 1, "heads": 2, "feedforward": 16}
