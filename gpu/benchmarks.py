@@ -43,9 +43,10 @@ DEPLOYED_COLUMNS = (
 PRECISION = ("## What `--precision auto` takes", "## `--precision auto` 选什么")
 PRECISION_INTRO = (
     "`--precision auto` measures a small matrix product in both precisions and takes bf16 where it is more than 1.1 times as "
-    "fast. Without AVX512-BF16 or AMX a CPU only emulates bf16. The table's speeds are those of a large product.",
+    "fast. Without AVX512-BF16 or AMX a CPU only emulates bf16. The table's speeds are those of a large product, "
+    "or of the small one where bf16 is emulated.",
     "`--precision auto` 用两种精度各测一次小矩阵乘法，bf16 的速度超过 fp32 的 1.1 倍才选 bf16。"
-    "没有 AVX512-BF16 或 AMX 的 CPU 只能模拟 bf16。表中的速度取自大矩阵乘法。",
+    "没有 AVX512-BF16 或 AMX 的 CPU 只能模拟 bf16。表中的速度取自大矩阵乘法；只能模拟 bf16 时，bf16 取自小矩阵乘法。",
 )
 PRECISION_COLUMNS = (
     "| machine | cores | instructions | fp32, TFLOP/s | bf16, TFLOP/s | bf16 over fp32 | taken |",
