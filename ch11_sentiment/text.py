@@ -57,6 +57,11 @@ def one_form(text: str) -> str:
     return "".join(part if i % 2 else unicodedata.normalize("NFKC", part) for i, part in enumerate(parts))
 
 
+def emoticon_share(texts: list[str]) -> float:
+    """Which share of the texts has an emoticon in square brackets."""
+    return sum(bool(EMOTICON.search(text)) for text in texts) / max(1, len(texts))
+
+
 def clean(text: str, emoticons: str = "keep") -> str:
     """One form for what means the same: Unicode compatibility forms (！ becomes !), case, HTML, links, names, long repetitions.
 

@@ -29,7 +29,7 @@ import utils
 import vectors
 from options import RECIPES, fill_in_recipe, parse
 from scores import balance, hits, loss_of, scores_of
-from utils import fail, rank, say, world
+from utils import fail, rank, say, warn, world
 
 FEW_TEXTS = 500  # in the validation part
 
@@ -105,6 +105,9 @@ def load_data(args: Namespace) -> tuple[datasets.Corpus, dict]:
     if args.vectors and args.dim is None:
         args.dim = vectors.dimension(Path(args.vectors))
     fill_in_recipe(args, corpus)
+    share = text.emoticon_share(corpus.raw)
+    if args.arch == "fasttext" and meta["emoticons"] == "keep" and share > 0.2:
+        warn(f"{share:.0%} of the texts have emoticons such as [泪], which --arch textcnn learns better than fasttext")
     meta |= {"arch": args.arch, "data": corpus.name, "classes": corpus.classes, "max_length": args.max_length}
     meta |= {"several": corpus.labels.ndim == 2, "labels": corpus.labelled()}
     meta["sizes"] = {"dim": args.dim, "hidden": args.hidden}

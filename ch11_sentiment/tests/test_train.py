@@ -143,6 +143,15 @@ def test_the_network_to_begin_with_suits_the_data(tmp_path):
     assert {words: options.parse("", ["--data", *words.split()]).arch for words in wanted} == wanted
 
 
+@pytest.mark.parametrize(("words", "warned"), [("", True), ("--emoticons strip", False), ("--arch textcnn", False)])
+def test_a_table_full_of_emoticons_is_no_table_for_fasttext(words, warned, table, cache, capsys):
+    path = table([(f"今天第{i}次{'[泪][哈哈]'[i % 2 * 3 : 3 + i % 2]}啊", "好坏"[i % 2]) for i in range(60)])
+    train.load_data(
+        options.parse("", ["--data", str(path), "--tokenizer", "char", "--cache", str(cache), *words.split()])
+    )
+    assert ("which --arch textcnn learns better" in capsys.readouterr().err) is warned
+
+
 def test_shared_weights_start_another_run_with_their_own_vocabulary(tmp_path, table, cache):
     words = ["--arch", "textcnn", "--dim", "8", "--hidden", "8", "--quick", "--device", "cpu", "--cache", str(cache)]
     train.main([*words, "--data", "sample", "--run", str(tmp_path / "run")])
