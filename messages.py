@@ -21,7 +21,7 @@ from pathlib import Path
 import polib
 
 ROOT = Path(__file__).parent
-SPEAKING = {"fail", "warn", "say", "message", "ValueError", "OSError", "RuntimeError", "KeyError", "ArgumentTypeError"}
+SPEAKING = {"fail", "warn", "say", "message"}
 NOTES = {"notes", "faults", "left_out"}
 HELP = {"help", "description", "epilog", "stopped"}
 BY_HAND = (  # argparse's own, and what the chapters put together from parts
