@@ -57,12 +57,9 @@ def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models
         ensemble.train()
         order = torch.rand(train_rows.shape).argsort(1).to(x.device)  # each member has its own order
         total = torch.zeros((), device=x.device)
-        for batch in order.split(size, 1)[: n // size]:
-            rows = train_rows.gather(1, batch)  # (M, size)
+        for rows in train_rows.gather(1, order).split(size, 1)[: n // size]:  # (M, size)
             errors = penalty(ensemble(x[rows]), y[rows], args.huber).mean(1)  # (M,)
-            loss = errors.sum()  # a sum, as the members share no weight
-            if args.l1:
-                loss = loss + args.l1 * sum(p.abs().sum() for p in ensemble.parameters() if p.shape[1] > 1)
+            loss = errors.sum() + args.l1 * lasso(ensemble)  # a sum, as the members share no weight
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -81,6 +78,11 @@ def train_fold(x: Tensor, y: Tensor, args: Namespace, fold: int) -> tuple[models
     if args.patience:
         ensemble.load_state_dict(kept)
     return ensemble.eval(), history
+
+
+def lasso(ensemble: models.Ensemble) -> Tensor:
+    """The sum of all weights' sizes, biases left out (Tibshirani 1996): with it many weights become nearly nothing."""
+    return sum(p.abs().sum() for p in ensemble.parameters() if p.shape[1] > 1)
 
 
 def penalty(predicted: Tensor, y: Tensor, huber: float) -> Tensor:

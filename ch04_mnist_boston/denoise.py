@@ -83,27 +83,30 @@ def evaluate(model: nn.Module, split: datasets.Split, noise: float) -> dict:
     return loop.means(sums, "val_loss", "val_psnr")
 
 
-def train(args: Namespace, device: torch.device) -> Path:
-    """Trains as `args` say -> the run folder."""
+def load_data(args: Namespace, device: torch.device) -> tuple[datasets.Split, datasets.Split, dict, dict]:
+    """-> the training and validation parts on the device; what split.json will say; and what a checkpoint says of the task."""
     data = datasets.load(args.data, args.data_root, workers=args.workers)
     train_split, split = datasets.choose_training(data, args.limit, args.seed, args.data)
     fill_in_recipe(args, data.name, data.own, len(train_split))
-    train_split, val_split = train_split.to(device), data.splits["val"].to(device)
     meta = {"task": "denoise", "arch": args.arch, "data": data.name, "own": data.own, "noise": args.noise}
-    meta |= {"image_size": 28}
+    return train_split.to(device), data.splits["val"].to(device), split, meta | {"image_size": 28}
 
+
+def train(args: Namespace, device: torch.device) -> Path:
+    """Trains as `args` say -> the run folder."""
+    train_split, val_split, split, meta = load_data(args, device)
     utils.seed_everything(args.seed)
     model = loop.start_from(models.build("denoise", args.arch), args.weights, args.arch).to(device)
     steps = loop.steps_per_epoch(train_split, args.batch_size)
     optimizer = loop.make_optimizer(model, args)
     parts = {"model": model, "optimizer": optimizer}
-    run = utils.open_run(args, f"{args.arch}-{data.name}", split)
+    run = utils.open_run(args, f"{args.arch}-{meta['data']}", split)
     progress = loop.restore(utils.last_checkpoint(run, args), run, args, parts)
     if utils.is_finished(run, args, progress["epoch"], loop.has_waited(progress, args)):
         return run
     scheduler = loop.make_schedule(optimizer, args.epochs * steps, progress["epoch"] * steps)
     pairs = f"{len(train_split):,} training, {len(val_split):,} validation pictures, noise {args.noise:g}"
-    loop.introduce(model, args, device, run, f"{data.name}: {pairs}; {args.epochs} epochs of {steps} steps")
+    loop.introduce(model, args, device, run, f"{meta['data']}: {pairs}; {args.epochs} epochs of {steps} steps")
     wrapped = loop.wrap(model, args, device)
     events = utils.Events(run, progress["history"])
 
@@ -122,8 +125,7 @@ def train(args: Namespace, device: torch.device) -> Path:
             say(f"stopped: no better epoch in {args.patience}")
             break
 
-    events.close()
-    loop.finish(run, args, progress, "val_psnr")
+    loop.finish(run, args, progress, "val_psnr", events)
     return run
 
 

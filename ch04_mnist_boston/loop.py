@@ -201,8 +201,9 @@ def has_waited(progress: dict, args: Namespace) -> bool:
     return bool(args.patience) and progress["waited"] >= args.patience
 
 
-def finish(run: Path, args: Namespace, progress: dict, score: str) -> None:
+def finish(run: Path, args: Namespace, progress: dict, score: str, events: utils.Events) -> None:
     """The run's curves, and its result in three lines."""
+    events.close()
     if rank() > 0:
         return
     utils.draw_curves(progress["history"], run / "curves.png")

@@ -98,10 +98,13 @@ def load_data(args: Namespace, device: torch.device) -> tuple[datasets.Split, da
     return train_split.to(device), data.splits["val"].to(device), split, meta
 
 
-def make_model(args: Namespace, meta: dict, device: torch.device) -> nn.Module:
+def make_model(args: Namespace, meta: dict, images: Tensor) -> nn.Module:
+    """A fresh network, or one that starts from --weights, on the device of the pictures, which it has been tried on."""
     model = models.build("mnist", args.arch, len(meta["classes"]), args.image_size)
     model = loop.start_from(model, args.weights, args.arch)
-    return model.to(device, memory_format=torch.channels_last)  # how fast convolutions want their filters
+    model = model.to(images.device, memory_format=torch.channels_last)  # how fast convolutions want their filters
+    loop.try_out(model, normalize(images[:2], meta)[: args.batch_size], args)
+    return model
 
 
 def train(args: Namespace, device: torch.device) -> Path:
@@ -109,8 +112,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     train_split, val_split, split, meta = load_data(args, device)
     class_weights = models.balanced(train_split.labels, len(meta["classes"])) if args.balance else None
     utils.seed_everything(args.seed)
-    model = make_model(args, meta, device)
-    loop.try_out(model, normalize(train_split.images[:2], meta)[: args.batch_size], args)
+    model = make_model(args, meta, train_split.images)
     steps = loop.steps_per_epoch(train_split, args.batch_size)
     optimizer = loop.make_optimizer(model, args)
     average = loop.Average(model, args.average)
@@ -143,8 +145,7 @@ def train(args: Namespace, device: torch.device) -> Path:
             say(f"stopped: no better epoch in {args.patience}")
             break
 
-    events.close()
-    loop.finish(run, args, progress, "val_accuracy")
+    loop.finish(run, args, progress, "val_accuracy", events)
     return run
 
 

@@ -30,21 +30,40 @@ FEWEST_STEPS = 400  # of a run on few pictures: the recipes' epochs are for tens
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
     parser = utils.Parser(description=doc)
-    count, positive, share = Number(int, 1), Number(float, 0, above=True), Number(float, 0, 1)
-    data = parser.add_argument_group("data and network")
+    add_data_flags(parser.add_argument_group("data and network"))
+    add_recipe_flags(parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)"))
+    utils.add_common_flags(parser)
+    parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
+    args = utils.parse_args(parser, argv)
+    if args.arch not in RECIPES:
+        models.build(args.arch)  # says which names there are
+    if args.pretrained and args.arch != "torchvision_resnet18":
+        fail(f"--pretrained: there are ImageNet weights for torchvision_resnet18 only, not for {args.arch}")
+    if args.no_val and args.patience:
+        fail("--patience looks at the validation part, which --no-val leaves out")
+    if args.quick:
+        args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 256
+        args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
+    return args
+
+
+def add_data_flags(data: argparse._ArgumentGroup) -> None:
     data.add_argument("--data", default="auto", help=DATA_HELP)
     data.add_argument("--data-root", default="data", metavar="DIR", help="where CIFAR-10 lies (default: %(default)s)")
     utils.add_mirror_flag(data)
     size_help = "side in pixels (default: 32; your own folder: 64)"
     data.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
     data.add_argument("--loader", choices=("tensor", "files"), default="tensor", help="files: for data beyond memory")
-    data.add_argument("--limit", type=count, metavar="N", help="use only N training pictures")
+    data.add_argument("--limit", type=Number(int, 1), metavar="N", help="use only N training pictures")
     data.add_argument("--no-val", action="store_true", help="train on the validation part too and keep the last epoch")
     data.add_argument("--arch", default="resnet", help=f"one of {', '.join(models.MODELS)} (default: %(default)s)")
     weights_help = "start from these: a .safetensors file, or a run's best.pt (a head of other classes: afresh)"
     data.add_argument("--weights", metavar="FILE", help=weights_help)
     data.add_argument("--pretrained", action="store_true", help="torchvision_resnet18: start from ImageNet weights")
-    recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
+
+
+def add_recipe_flags(recipe: argparse._ArgumentGroup) -> None:
+    count, positive, share = Number(int, 1), Number(float, 0, above=True), Number(float, 0, 1)
     epochs_help = f"on the sample the default is {SAMPLE_EPOCHS}; on few pictures, what makes {FEWEST_STEPS} steps"
     recipe.add_argument("--epochs", type=count, help=epochs_help)
     recipe.add_argument("--batch-size", type=count, help="pictures a step, over all processes together")
@@ -63,19 +82,6 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     mixup_help = "lay pictures over each other, and their labels: 0 never, 0.2 a little, 1 much (default: %(default)s)"
     recipe.add_argument("--mixup", type=Number(float, 0), default=0.0, metavar="ALPHA", help=mixup_help)
     recipe.add_argument("--no-flip", action="store_true", help="do not mirror pictures: digits, letters, traffic signs")
-    utils.add_common_flags(parser)
-    parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
-    args = utils.parse_args(parser, argv)
-    if args.arch not in RECIPES:
-        models.build(args.arch)  # says which names there are
-    if args.pretrained and args.arch != "torchvision_resnet18":
-        fail(f"--pretrained: there are ImageNet weights for torchvision_resnet18 only, not for {args.arch}")
-    if args.no_val and args.patience:
-        fail("--patience looks at the validation part, which --no-val leaves out")
-    if args.quick:
-        args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 256
-        args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
-    return args
 
 
 def fill_in_recipe(

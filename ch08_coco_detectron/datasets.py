@@ -246,6 +246,16 @@ def annotation_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+def sources(files: dict[str, Path]) -> dict[str, str]:
+    """Whose file each part is read from: a validation file alone is the test data, and the training file validates."""
+    source = {"train": "train", "val": "val", "test": "test"}
+    if "test" not in files:
+        source |= {"test": "val", "val": "train"} if "val" in files else {"test": "train", "val": "train"}
+    elif "val" not in files:
+        source["val"] = "train"
+    return source
+
+
 def load_files(
     name: str,
     files: dict[str, Path],
@@ -257,11 +267,7 @@ def load_files(
 ) -> Data:
     """Reads the annotation files that the parts need, and holds out what there is no file for (`hold_out`). `contents`: what
     would be in the files, of a folder in another format."""
-    source = {"train": "train", "val": "val", "test": "test"}
-    if "test" not in files:
-        source |= {"test": "val", "val": "train"} if "val" in files else {"test": "train", "val": "train"}
-    elif "val" not in files:
-        source["val"] = "train"
+    source = sources(files)
     first = files.get("train", next(iter(files.values())))
     categories, share = None, HELD_OUT
     splits, unused, whole = {}, [], {}

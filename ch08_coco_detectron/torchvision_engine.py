@@ -3,7 +3,6 @@
 The other engine, detectron2_engine.py, has the same three functions: train, make_predictor, coco_predictor.
 """
 
-import math
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -82,13 +81,14 @@ def mirror(pixels: Tensor, target: dict) -> tuple[Tensor, dict]:
     return pixels.flip(2), target | {"boxes": boxes, "masks": target["masks"].flip(2)}
 
 
-def batches(scenes: Scenes, args: Namespace, epoch: int) -> DataLoader:
+def batches(scenes: Scenes, args: Namespace, epoch: int, device: torch.device) -> DataLoader:
     """This process's share of an epoch: the order follows from (seed, epoch), an incomplete last batch is left out."""
     scenes.epoch = epoch
     order = torch.randperm(len(scenes), generator=torch.Generator().manual_seed(args.seed * 100_003 + epoch))
     whole = order.split(args.batch_size)[: len(scenes) // args.batch_size]
     mine = [batch[rank() :: world()].tolist() for batch in whole]
-    return DataLoader(scenes, batch_sampler=mine, num_workers=args.workers, collate_fn=collate)
+    pinned = device.type == "cuda"  # memory from which the GPU copies by itself
+    return DataLoader(scenes, batch_sampler=mine, num_workers=args.workers, collate_fn=collate, pin_memory=pinned)
 
 
 def collate(rows: list[tuple]) -> tuple[list[Tensor], list[dict]]:
@@ -103,23 +103,24 @@ def train_one_epoch(model, loader, optimizer, scheduler, args, device, epoch: in
     totals = torch.zeros(1 + len(OURS), device=device)
     progress = tqdm(loader, desc=f"epoch {epoch + 1}", leave=False, disable=None if rank() == 0 else True)
     for step, (images, targets) in enumerate(progress, 1):
-        images = [image.to(device) for image in images]
-        targets = [{name: tensor.to(device) for name, tensor in target.items()} for target in targets]
+        images = [image.to(device, non_blocking=True) for image in images]
+        targets = [{name: t.to(device, non_blocking=True) for name, t in target.items()} for target in targets]
         bf16 = args.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
             losses = model(images, targets)
             loss = sum(losses.values())
-        if not math.isfinite(loss.item()):  # a detector's step waits for the device anyway
-            fail(
-                f"the loss is not finite in epoch {epoch + 1}, step {step}: try an --lr below {args.lr:g}. "
-                f"What the run folder has of earlier epochs is untouched"
-            )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
         optimizer.step()
         scheduler.step()
         totals += torch.stack([torch.ones_like(loss), *(losses[name].detach() for name in OURS)])
+        looked_at = step % 50 == 0 or step == len(loader)  # looking at a number makes the device wait
+        if looked_at and not totals.isfinite().all():
+            fail(
+                f"the loss is not finite in epoch {epoch + 1}, step {step}: try an --lr below {args.lr:g}. "
+                f"What the run folder has of earlier epochs is untouched"
+            )
     if world() > 1:
         dist.all_reduce(totals)
     means = (totals[1:] / totals[0]).tolist()
@@ -200,7 +201,7 @@ def train(
         utils.seed_everything(args.seed, epoch)
         start = time.perf_counter()
         row = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"]}
-        row |= train_one_epoch(wrapped, batches(scenes, args, epoch), optimizer, scheduler, args, device, epoch)
+        row |= train_one_epoch(wrapped, batches(scenes, args, epoch, device), optimizer, scheduler, args, device, epoch)
         seconds = time.perf_counter() - start
         row |= validate(model, data.splits["val"], data.categories, device)
         history.append(row)

@@ -31,35 +31,8 @@ RECIPES = {
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
     parser = utils.Parser(description=doc)
-    count, weight = Number(int, 1), Number(float, 0)
-    data = parser.add_argument_group("data and networks (defaults: the recipe's row of RECIPES in options.py)")
-    data.add_argument("--mode", choices=MODES, default="cyclegan", help="what to train (default: %(default)s)")
-    data.add_argument("--data", default="auto", help=DATA_HELP)
-    data.add_argument("--data-root", default="data", metavar="DIR", help="where the sets lie (default: %(default)s)")
-    size_help = "side in pixels (default: 256; sample and dcgan: 64)"
-    data.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
-    data.add_argument(
-        "--weights", metavar="FILE", help="start from these: a .safetensors file, or a run's best.pt, last.pt"
-    )
-    data.add_argument("--limit", type=count, metavar="N", help="use only N training pictures of each domain")
-    data.add_argument("--no-flip", action="store_true", help="do not mirror pictures: letters, traffic signs")
-    data.add_argument("--arch", help=f"the generator, one of {', '.join(models.MODELS)}")
-    data.add_argument("--width", type=count, metavar="N", help="channels of the first layers (the papers': 64)")
-    data.add_argument("--patch", type=int, choices=models.PATCHES, help="pixels a side that the discriminator judges")
-    data.add_argument("--upsample", choices=models.UPSAMPLE, default="transpose", help="resize: no checkerboards")
-    recipe = parser.add_argument_group("recipe (defaults: the same row)")
-    recipe.add_argument("--epochs", type=count, help="the learning rate falls to nothing over the second half of them")
-    recipe.add_argument("--batch-size", type=count, help="pictures of each domain a step, over all processes together")
-    recipe.add_argument("--lr", type=Number(float, 0, above=True), help="Adam's learning rate in the first half")
-    recipe.add_argument("--weight-decay", type=weight, default=0.0, help="default: %(default)s")
-    recipe.add_argument("--lambda-cycle", type=weight, default=10.0, help="weight of the cycle (default: %(default)s)")
-    recipe.add_argument(
-        "--lambda-identity", type=weight, default=5.0, help="of the identity loss (default: %(default)s)"
-    )
-    recipe.add_argument("--lambda-l1", type=weight, default=100.0, help="of pix2pix's L1 loss (default: %(default)s)")
-    recipe.add_argument(
-        "--pool", type=Number(int, 0), default=50, help="older fakes kept; 0: none (default: %(default)s)"
-    )
+    add_data_flags(parser.add_argument_group("data and networks (defaults: the recipe's row of RECIPES in options.py)"))
+    add_recipe_flags(parser.add_argument_group("recipe (defaults: the same row)"))
     utils.add_common_flags(parser)
     parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
     args = utils.parse_args(parser, argv)
@@ -75,6 +48,40 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
         args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 16
         args.epochs, args.width = args.epochs or 1, args.width or 8
     return args
+
+
+def add_data_flags(data: argparse._ArgumentGroup) -> None:
+    count = Number(int, 1)
+    data.add_argument("--mode", choices=MODES, default="cyclegan", help="what to train (default: %(default)s)")
+    data.add_argument("--data", default="auto", help=DATA_HELP)
+    data.add_argument("--data-root", default="data", metavar="DIR", help="where the sets lie (default: %(default)s)")
+    size_help = "side in pixels (default: 256; sample and dcgan: 64)"
+    data.add_argument("--image-size", type=IMAGE_SIZES, metavar="N", help=size_help)
+    data.add_argument(
+        "--weights", metavar="FILE", help="start from these: a .safetensors file, or a run's best.pt, last.pt"
+    )
+    data.add_argument("--limit", type=count, metavar="N", help="use only N training pictures of each domain")
+    data.add_argument("--no-flip", action="store_true", help="do not mirror pictures: letters, traffic signs")
+    data.add_argument("--arch", help=f"the generator, one of {', '.join(models.MODELS)}")
+    data.add_argument("--width", type=count, metavar="N", help="channels of the first layers (the papers': 64)")
+    data.add_argument("--patch", type=int, choices=models.PATCHES, help="pixels a side that the discriminator judges")
+    data.add_argument("--upsample", choices=models.UPSAMPLE, default="transpose", help="resize: no checkerboards")
+
+
+def add_recipe_flags(recipe: argparse._ArgumentGroup) -> None:
+    count, weight = Number(int, 1), Number(float, 0)
+    recipe.add_argument("--epochs", type=count, help="the learning rate falls to nothing over the second half of them")
+    recipe.add_argument("--batch-size", type=count, help="pictures of each domain a step, over all processes together")
+    recipe.add_argument("--lr", type=Number(float, 0, above=True), help="Adam's learning rate in the first half")
+    recipe.add_argument("--weight-decay", type=weight, default=0.0, help="default: %(default)s")
+    recipe.add_argument("--lambda-cycle", type=weight, default=10.0, help="weight of the cycle (default: %(default)s)")
+    recipe.add_argument(
+        "--lambda-identity", type=weight, default=5.0, help="of the identity loss (default: %(default)s)"
+    )
+    recipe.add_argument("--lambda-l1", type=weight, default=100.0, help="of pix2pix's L1 loss (default: %(default)s)")
+    recipe.add_argument(
+        "--pool", type=Number(int, 0), default=50, help="older fakes kept; 0: none (default: %(default)s)"
+    )
 
 
 def fill_in_recipe(args: argparse.Namespace, data_name: str, image_size: int, own: bool = False) -> None:

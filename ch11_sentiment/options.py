@@ -37,9 +37,25 @@ SAMPLE = {"epochs": 10, "batch_size": 32, "dropout": 0.1, "word_dropout": 0.0}  
 def parse(doc: str, argv=None) -> argparse.Namespace:
     """The command line of train.py, whose docstring `doc` heads its --help."""
     parser = utils.Parser(description=doc)
-    count, share = Number(int, 1), Number(float, 0, 0.99)
     data = parser.add_argument_group("data and network")
     add_data_flags(data)
+    add_network_flags(data)
+    add_recipe_flags(parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)"))
+    utils.add_common_flags(parser)
+    parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
+    args = utils.parse_args(parser, argv)
+    args.arch = args.arch or usual_arch(args)
+    if args.arch not in RECIPES:
+        models.build(args.arch)  # says which names there are
+    check(args)
+    if args.quick:
+        args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 512
+        args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
+    return args
+
+
+def add_network_flags(data: argparse._ArgumentGroup) -> None:
+    count = Number(int, 1)
     data.add_argument("--tokenizer", choices=TOKENIZERS, help="default: the architecture's, in RECIPES in options.py")
     data.add_argument(
         "--stop-words", default="none", metavar="none|hit|FILE", help="words to leave out (default: none)"
@@ -57,7 +73,10 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     )
     data.add_argument("--weights", metavar="FILE", help="start from these, with their vocabulary and tokenizer")
     data.add_argument("--vectors", metavar="FILE", help="start from word vectors: word2vec, GloVe or fastText, as text")
-    recipe = parser.add_argument_group("recipe (defaults: the architecture's row of RECIPES in options.py)")
+
+
+def add_recipe_flags(recipe: argparse._ArgumentGroup) -> None:
+    count, share = Number(int, 1), Number(float, 0, 0.99)
     recipe.add_argument("--epochs", type=count, help=f"default: of a small table as many as make {LEAST_STEPS} steps")
     recipe.add_argument("--batch-size", type=count, help="texts a step, over all processes together")
     recipe.add_argument(
@@ -71,17 +90,6 @@ def parse(doc: str, argv=None) -> argparse.Namespace:
     recipe.add_argument("--word-dropout", type=share, help="chance of a training token to be hidden")
     recipe.add_argument("--label-smoothing", type=share, default=0.0, help="default: %(default)s")
     recipe.add_argument("--balance", action="store_true", help="all classes count alike; best epoch by macro-F1")
-    utils.add_common_flags(parser)
-    parser.add_argument("--bench", action="store_true", help="measure the speed instead; prints one line of JSON")
-    args = utils.parse_args(parser, argv)
-    args.arch = args.arch or usual_arch(args)
-    if args.arch not in RECIPES:
-        models.build(args.arch)  # says which names there are
-    check(args)
-    if args.quick:
-        args.data, args.limit = ("sample" if args.data == "auto" else args.data), args.limit or 512
-        args.epochs, args.batch_size = args.epochs or 1, args.batch_size or 64
-    return args
 
 
 def usual_arch(args: argparse.Namespace) -> str:

@@ -30,7 +30,8 @@ from losses import cross_entropy, masked_nll
 from prepare import autocast, load_data, make_model, make_optimizer
 from text import PAD
 
-ROUNDS, SHARE = 5, 24  # a round takes a twenty-fourth of the batches
+ROUNDS = 5
+SHARE = {"ours": 24, "course": 48}  # a round takes a twenty-fourth of our batches; the course's are slow
 COURSE_BATCH = 64
 
 
@@ -42,6 +43,17 @@ def seconds_of(work: Callable, device: torch.device) -> float:
     work()
     wait()
     return time.perf_counter() - start
+
+
+def medians(works: dict[str, Callable], device: torch.device) -> dict[str, float]:
+    """The median seconds of each; they take turns, so that a slower minute of the machine meets all of them."""
+    for work in works.values():
+        work()  # the first call allocates, picks kernels, compiles
+    times = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            times[name].append(seconds_of(work, device))
+    return {name: statistics.median(times[name]) for name in works}
 
 
 def make(args: Namespace, codec: datasets.Codec, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -85,11 +97,6 @@ def course_batches(batches: datasets.TokenBatches) -> Iterator[tuple[Tensor, Ten
         yield batches.source[rows, : longest[0]], batches.target[rows, : longest[1]]
 
 
-def take(batches: list[tuple[Tensor, Tensor]], share: int) -> list:
-    """Every `share`-th batch, so that the few that are measured are as long as all are."""
-    return batches[::share]
-
-
 def padding(sides: list[Tensor]) -> float:
     return round(sum((side == PAD).sum().item() for side in sides) / sum(side.numel() for side in sides), 3)
 
@@ -129,6 +136,7 @@ def run(args: Namespace, device: torch.device) -> None:
     bucketed = datasets.TokenBatches(data.splits["train"], codec, 0, device, args.seed)
     options.fill_in_recipe(args, data.name, bucketed)
     kinds = {"ours": [(s, t) for s, t, _ in bucketed], "course": list(course_batches(bucketed))}
+    taken = {name: batches[:: SHARE[name]] for name, batches in kinds.items()}  # as long, on average, as all are
     steps = {"ours": step, "course": course_step}
     made = {name: make(args, codec, device) for name in kinds}
     trained = {name: partial(steps[name], args, *made[name]) for name in kinds}
@@ -136,18 +144,12 @@ def run(args: Namespace, device: torch.device) -> None:
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if args.precision == "bf16" else torch.float32)
     first = kinds["ours"][0]
     step_flops = 3 * flops(made["ours"][0], *first[0].shape, first[1].shape[1] - 1)
-    works = {name: lambda name=name: [trained[name](*b) for b in take(kinds[name], SHARE)] for name in kinds}
+    works = {name: lambda name=name: [trained[name](*b) for b in taken[name]] for name in kinds}
     works |= {"first": lambda: trained["ours"](*first), "product": lambda: a @ a}
-    for work in works.values():
-        work()  # the first call allocates, picks kernels, compiles
-    times = {name: [] for name in works}
-    for _ in range(ROUNDS):
-        for name, work in works.items():
-            times[name].append(seconds_of(work, device))
-    second = {name: statistics.median(times[name]) for name in works}
-    counts = {name: sum((t[:, 1:] != PAD).sum().item() for _, t in take(kinds[name], SHARE)) for name in kinds}
+    second = medians(works, device)
+    counts = {name: sum((t[:, 1:] != PAD).sum().item() for _, t in taken[name]) for name in kinds}
     speed = {name: counts[name] / second[name] for name in kinds}
-    pairs = sum(len(t) for _, t in take(kinds["ours"], SHARE))
+    pairs = sum(len(t) for _, t in taken["ours"])
     about = {"arch": args.arch, "data": data.name, "device": str(device), "precision": args.precision}
     about |= {"batch_size": args.batch_size, "torch": torch.__version__, "threads": torch.get_num_threads()}
     peak = 2 * n**3 / second["product"] / 1e12

@@ -111,6 +111,29 @@ def test_both_pages_of_lessons_have_the_same_rows_and_links():
     assert links(english) == links(chinese)
 
 
+def lesson_commands(page: str) -> list[tuple[str, str, str]]:
+    """(lesson, folders of its code, command) for each command in the column "run"."""
+    rows = re.findall(r"^\| (\d+(?:-\d+)?) \| [^|]* \| ([^|]*) \| ([^|]*) \|", (ROOT / page).read_text("utf-8"), re.M)
+    return [
+        (number, " ".join(sorted(set(re.findall(r"\]\((ch\d\d_\w+)/", code)))), command)
+        for number, code, cell in rows
+        for command in re.findall(r"`([^`]+)`", cell)
+    ]
+
+
+def test_the_commands_of_lessons_are_there_and_take_their_flags():
+    found = lesson_commands("LESSONS.md")
+    assert found == lesson_commands("LESSONS.zh-CN.md") and len(found) > 130
+    for number, folders, command in found:
+        words = command.split()
+        program = words[2] if words[1] == "-m" else words[1]
+        homes = [ROOT / name for name in folders.split() if (ROOT / name / program).exists()]
+        assert homes or words[0] == "tensorboard", f"{number}: {command}: not in {folders}"
+        sources = "".join(path.read_text("utf-8") for home in homes for path in home.glob("*.py"))
+        unknown = [word for word in words if word.startswith("--") and f'"{word}"' not in sources + '"--logdir"']
+        assert not unknown, f"{number}: {command}: {unknown}"
+
+
 def test_both_pages_of_corrections_say_the_same():
     english, chinese = ((ROOT / name).read_text("utf-8") for name in ("CORRECTIONS.md", "CORRECTIONS.zh-CN.md"))
     for part in (numbers, tables, links):
