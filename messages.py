@@ -21,8 +21,8 @@ from pathlib import Path
 import polib
 
 ROOT = Path(__file__).parent
-SPEAKING = {"fail", "warn", "say", "message"}
-NOTES = {"notes", "faults", "left_out"}
+SPEAKING = {"fail", "warn", "say", "message", "translated"}
+NOTES = {"notes", "faults", "left_out", "fault", "where"}  # variables whose words are said later
 HELP = {"help", "description", "epilog", "stopped"}
 BY_HAND = (  # argparse's own, and what the chapters put together from parts
     "usage: ",
@@ -47,6 +47,21 @@ BY_HAND = (  # argparse's own, and what the chapters put together from parts
     "{0} from {1} to {2}",
     "{0}: must be {1}",
 )
+
+BY_HAND_OF = {  # msgspec's words for a record of another shape, and faults without the value that is at fault
+    "ch08_coco_detectron": (
+        "object missing required field {0}",
+        "expected {0}, got {1}",
+        "expected {0} >= {1}",
+        "expected {0} <= {1}",
+        "expected {0} of length {1}",
+        "a box outside the image or without area",
+        "a box that reaches far outside the image",
+        "an image that the file does not list",
+        "an unknown category",
+        "an RLE of another size",
+    )
+}
 
 
 def template(node: ast.AST) -> tuple[str, list[str]] | None:
@@ -79,16 +94,40 @@ def strings(node: ast.AST) -> Iterator[ast.AST]:
                 yield from strings(piece.value)
 
 
+def name_of(node: ast.AST | None) -> str:
+    """a.b.c -> c"""
+    return getattr(node, "id", getattr(node, "attr", ""))
+
+
+def texts_in(value: ast.AST) -> list[ast.AST]:
+    """The texts of more than a word in a value: itself, in a list or tuple, made one by one, added."""
+    if isinstance(value, ast.List | ast.Tuple):
+        return [text for each in value.elts for text in texts_in(each)]
+    if isinstance(value, ast.ListComp):
+        return texts_in(value.elt)
+    if isinstance(value, ast.IfExp):
+        return [*texts_in(value.body), *texts_in(value.orelse)]
+    if isinstance(value, ast.BinOp):
+        return [*texts_in(value.left), *texts_in(value.right)]
+    return [each for each in strings(value) if (made := template(each)) and " " in made[0]]
+
+
 def said(node: ast.AST) -> list[ast.AST]:
     """What a call says: its words, the texts of a --help, and notes that are collected to be said later; and what is raised."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         return list(node.exc.args)
+    if isinstance(node, ast.Assign | ast.AugAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return texts_in(node.value) if any(name_of(target) in NOTES for target in targets) else []
+    if isinstance(node, ast.FunctionDef) and "fault" in node.name + (ast.get_docstring(node) or ""):
+        returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value]
+        return [text for value in returned for text in texts_in(value)]
     if not isinstance(node, ast.Call):
         return []
-    name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+    name = name_of(node.func)
     words = list(node.args) if name in SPEAKING else node.args[:1] if name == "add_argument_group" else []
-    if name == "append" and getattr(getattr(node.func, "value", None), "attr", "") in NOTES:
-        words = node.args
+    if name == "append" and name_of(getattr(node.func, "value", None)) in NOTES:
+        words = [text for argument in node.args for text in texts_in(argument)]
     return [*words, *(keyword.value for keyword in node.keywords if keyword.arg in HELP)]
 
 
@@ -120,7 +159,7 @@ def messages_of(path: Path) -> Iterator[tuple[str, list[str], int]]:
 
 def collect(chapter: Path) -> dict[str, polib.POEntry]:
     """message -> its entry, not translated yet."""
-    result = {text: polib.POEntry(msgid=text) for text in BY_HAND}
+    result = {text: polib.POEntry(msgid=text) for text in (*BY_HAND, *BY_HAND_OF.get(chapter.name, ()))}
     for path in sorted(chapter.rglob("*.py")):
         inside = path.relative_to(chapter)
         if inside.parts[0] in ("tests", "lessons", "book", "exercises"):

@@ -505,7 +505,8 @@ def main(argv=None) -> None:
         convert(data, args)
     elif args.check:
         faults = check(data)
-        print("\n".join([*copies_in(data), *faults]))
+        for line in [*copies_in(data), *faults]:
+            say(line)
         if faults:
             fail(f"{len(faults)} faults in {data.name}")
         say(f"{data.name}: no faults in {sum(map(len, data.parts.values())):,} pictures")

@@ -79,13 +79,15 @@ def translated(text: str, depth: int = 6) -> str:
     plain, patterns = catalogue(LOCALE / LANGUAGES[current()] / "LC_MESSAGES" / "messages.po")
     if text in plain:
         return plain[text]
-    for pattern, words in patterns:
+    name, colon, rest = text.partition(": ")  # a file, or an object in it, and what is wrong with it
+    place, words = (translated(name, depth - 1) if " " in name else name), translated(rest, depth - 1)
+    if place != name and words != rest:
+        return f"{place}：{words}"
+    for pattern, said in patterns:
         if found := pattern.fullmatch(text):
             values = [translated(value, depth - 1) if " " in value else value for value in found.groups()]
-            return VALUE.sub(lambda place, values=values: values[int(place[1])], words)
-    name, colon, rest = text.partition(": ")  # a file and what is wrong with it
-    words = translated(rest, depth - 1)
-    return text if words == rest else f"{name}：{words}"
+            return VALUE.sub(lambda number, values=values: values[int(number[1])], said)
+    return text if words == rest else f"{place}：{words}"
 
 
 def paragraphs(text: str) -> str:

@@ -55,7 +55,7 @@ class ReadPicture(BaseTransform):
         except OSError as error:
             if path not in self.bad:
                 self.bad.add(path)
-                print(f"skipped {path}: {error}", flush=True)
+                print(utils.translated(f"skipped {path}: {error}"), flush=True)  # from any process
             return None
         results["img"] = pixels.astype(np.float32) if self.to_float32 else pixels
         results["img_shape"] = results["ori_shape"] = pixels.shape[:2]

@@ -76,7 +76,7 @@ class Content:
             re.split(r"[:\[]", what)[0] for where, what in self.faults if where.startswith(("object", "annotations"))
         )
         lost = self.total - len(self.objects)
-        why = ", ".join(f"{count} x {what}" for what, count in bad.most_common(5))
+        why = ", ".join(f"{count} x {utils.translated(what)}" for what, count in bad.most_common(5))
         return f"left out {lost} of {self.total} objects ({why}); see --check" if lost else ""
 
     def truth(self) -> dict:
@@ -138,7 +138,7 @@ def read(path: Path, lists: dict | None = None) -> Content:
 
 
 def convert(row: Any, kind: type) -> tuple[dict | None, str | None]:
-    """-> the record with all its fields in their types ("3" becomes 3), or what is wrong with it: "field: words"."""
+    """-> the record with all its fields in their types ("3" becomes 3), or its fault, "field: words"."""
     try:
         record = msgspec.to_builtins(msgspec.convert(row, kind, strict=False))
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -178,13 +178,14 @@ def read_object(row: Any, index: int, content: Content) -> tuple[dict | None, st
     record, fault = convert(row, ObjectRecord)
     if not record:
         return None, f"annotations[{index}]", fault
-    where = f"object {index if record['id'] is None else record['id']}"
+    name = index if record["id"] is None else record["id"]
+    where = f"object {name}"
     if record["category_id"] not in content.categories:
         return None, where, f"an unknown category: {record['category_id']}"
     image = content.images.get(record["image_id"])
     if image is None:
         return None, where, f"an image that the file does not list: {record['image_id']}"
-    where += f" on {image['file_name']}"
+    where = f"object {name} on {image['file_name']}"
     if fault := fault_of_box(record["bbox"], image):
         return None, where, fault
     mask, fault = masks.clean(record["segmentation"], image["height"], image["width"])

@@ -533,7 +533,8 @@ def main(argv=None) -> None:
     if args.check:
         start = time.perf_counter()
         faults = check(Path(args.check))
-        print("\n".join(faults), end="\n" if faults else "")
+        for fault in faults:
+            say(fault)
         if faults:
             fail(f"{args.check}: {len(faults)} faults")
         say(f"{args.check}: no fault found ({time.perf_counter() - start:.1f} s)")

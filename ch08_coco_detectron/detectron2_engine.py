@@ -159,7 +159,7 @@ class Mapper:
         try:
             picture = datasets.read_scene(self.split, record["image"])
         except OSError as error:
-            print(f"skipped {self.split.path(record['image'])}: {error}", flush=True)
+            print(utils.translated(f"skipped {self.split.path(record['image'])}: {error}"), flush=True)
             return None
         augmented = T.AugInput(picture[..., :: self.order])
         transforms = self.augmentations(augmented)

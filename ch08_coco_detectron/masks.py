@@ -62,7 +62,7 @@ def unpack(text: str) -> list[int]:
 
 
 def clean(segmentation, height: int, width: int) -> tuple[list | dict | None, str | None]:
-    """Whatever stands in a file -> polygons or RLE that can be drawn, or None; and what is wrong with it, in words, or None.
+    """Whatever stands in a file -> polygons or RLE that can be drawn, or None; and its fault, in words, or None.
 
     One flat list is taken as one polygon. Polygons that enclose nothing are left out; the others remain.
     """

@@ -56,7 +56,7 @@ class Scenes(Dataset):
             try:
                 picture = datasets.read_scene(self.split, image)
             except OSError as error:
-                print(f"skipped {self.split.path(image)}: {error}", flush=True)
+                print(utils.translated(f"skipped {self.split.path(image)}: {error}"), flush=True)  # from any process
                 continue
             pixels, target = torch.from_numpy(picture).permute(2, 0, 1).float() / 255, self.target(image)
             mirrored = np.random.default_rng((self.seed, self.epoch, index)).random() < 0.5

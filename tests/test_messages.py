@@ -41,6 +41,22 @@ def test_messages_are_found_where_they_are_said(tmp_path):
     assert [text for text, *_ in messages.messages_of(tmp_path / "a.py")] == ["one", "two {0}", "three"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "faults.append(f'{name}: too large')",
+        "found.faults.append((f'row[{i}]', f'{name}: too large'))",
+        "faults += [f'{name}: too large' for name in names]",
+        "fault = f'{name}: too large'",
+        "return [] if good else [f'{name}: too large']",
+        "return None, f'{name}: too large'",
+    ],
+)
+def test_faults_in_data_are_found_where_they_are_noted(line, tmp_path):
+    (tmp_path / "a.py").write_text(f"def faults_of(name):\n    {line}\n")
+    assert [text for text, *_ in messages.messages_of(tmp_path / "a.py")] == ["{0}: too large"]
+
+
 def test_a_changed_message_keeps_its_old_translation_as_doubtful(tmp_path):
     code = "def f():\n    fail('the file {} cannot be read at all')\n"
     (tmp_path / "a.py").write_text(code.replace("{}", "x"))

@@ -33,6 +33,12 @@ msgstr "{0}：必须是{1}"
 msgid "{0} from {1} to {2}"
 msgstr "{1} 到 {2} 之间的{0}"
 
+msgid "object {0} on {1}"
+msgstr "{1} 上的目标 {0}"
+
+msgid "a box outside the image: {0}"
+msgstr "框在图片之外：{0}"
+
 msgid "data"
 msgstr "数据"
 
@@ -94,6 +100,8 @@ def test_values_stand_where_the_translation_wants_them(chinese):
 def test_what_is_wrong_with_a_file_is_said_behind_its_name(chinese):
     assert language.translated("a: b.csv: wrote c: 2 pictures") == "a：b.csv：2 张图片已写入 c"
     assert language.translated("a: b.csv: nothing like it") == "a: b.csv: nothing like it"
+    fault = "object 4 on 1.jpg: a box outside the image: [9, 9, 3, 4]"
+    assert language.translated(fault) == "1.jpg 上的目标 4：框在图片之外：[9, 9, 3, 4]"
 
 
 def test_what_has_no_translation_stays_english(chinese, monkeypatch):
