@@ -22,6 +22,7 @@ DETECTRON2=WHAT names another source (an address, a folder, a wheel), DETECTRON2
 """
 
 import ast
+import contextlib
 import functools
 import itertools
 import os
@@ -64,6 +65,7 @@ def add_test_session(name: str, chapter: Path) -> None:
             session.install("--no-build-isolation", "-r", extra.name)
         if name == "ch08":
             install_detectron2(session)
+        link_bytecode(Path(session.virtualenv.location))
         if session.posargs:
             session.run("python", "-m", "pytest", *session.posargs)
         else:  # all of them, half in each of two processes
@@ -108,6 +110,26 @@ def can_reach(url: str, seconds: float = 5) -> bool:
             return True
     except OSError:
         return False
+
+
+def link_bytecode(environment: Path) -> None:
+    """Gives a new environment what the newest one beside it has compiled already.
+
+    Python compiles a package when it is first imported: some ten seconds of PyTorch. uv's environments share their files by
+    hard links, and Python takes compiled code for valid by its source's time and size. So code of the very same file is linked.
+    """
+    site = next(environment.glob("lib/python*/site-packages"), None)
+    if site is None or (site / "torch" / "__pycache__").exists():
+        return
+    others = environment.parent.glob(f"ch*/{site.relative_to(environment).as_posix()}/torch/__pycache__")
+    for other in sorted(others, key=lambda folder: folder.stat().st_mtime)[-1:]:
+        for compiled in other.parents[1].glob("**/__pycache__/*.pyc"):
+            folder = site / compiled.parents[1].relative_to(other.parents[1])
+            name = f"{compiled.name.partition('.')[0]}.py"
+            with contextlib.suppress(OSError):  # no such file here, or no links on this disk: Python will compile it
+                if (folder / name).samefile(compiled.parents[1] / name):
+                    (folder / "__pycache__").mkdir(exist_ok=True)
+                    (folder / "__pycache__" / compiled.name).hardlink_to(compiled)
 
 
 def install_detectron2(session: nox.Session) -> None:

@@ -33,9 +33,9 @@ from options import SMALL_FIRST, fill_in_recipe, parse
 from utils import fail, rank, say, world
 
 
-def autocast(args: Namespace, device: torch.device):
+def autocast(precision: str, device: torch.device):
     """bfloat16 for the operations that bear it; the weights stay float32."""
-    return torch.autocast(device.type, torch.bfloat16) if args.precision == "bf16" else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: int | None, class_weights) -> dict:
@@ -49,7 +49,7 @@ def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: 
             images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         if args.mixup:
             images, other, share = mixup(images, args.mixup)
-        with autocast(args, images.device):
+        with autocast(args.precision, images.device):
             logits = model(images)
         loss = F.cross_entropy(logits.float(), labels, class_weights, label_smoothing=args.label_smoothing)
         if args.mixup:
@@ -73,7 +73,7 @@ def train_one_epoch(model, normalize, loader, optimizer, scheduler, args, size: 
 
 
 @torch.no_grad()
-def evaluate(model, normalize, loader, args) -> dict:
+def evaluate(model, normalize, loader, precision: str) -> dict:
     """-> mean loss and accuracy on validation data."""
     if world() > 1:
         # DistributedDataParallel gives all processes the first one's batch-norm statistics before each training step; each then
@@ -85,7 +85,7 @@ def evaluate(model, normalize, loader, args) -> dict:
     model.eval()
     sums = torch.zeros(3, device=normalize.mean.device)
     for pixels, labels in loader:
-        with autocast(args, pixels.device):
+        with autocast(precision, pixels.device):
             logits = model(normalize(pixels)).float()
         correct = (logits.argmax(1) == labels).sum()
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -177,10 +177,10 @@ def describe_classes(classes: list[str], labels: Tensor) -> str:
     return f"{len(classes)} classes: {named}; {always}"
 
 
-def wrap(model: nn.Module, args: Namespace, device: torch.device) -> nn.Module:
+def wrap(model: nn.Module, compiled: bool, device: torch.device) -> nn.Module:
     if world() > 1:
         model = DistributedDataParallel(model, [device] if device.type == "cuda" else None)
-    return torch.compile(model) if args.compile else model
+    return torch.compile(model) if compiled else model
 
 
 def restore(saved: dict | None, run: Path, args: Namespace, model, optimizer) -> dict:
@@ -207,11 +207,11 @@ def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimize
     utils.save_checkpoint(run / "last.pt", state | progress)
 
 
-def report(row: dict, args: Namespace, seconds: float, pictures: int, events: utils.Events) -> None:
+def report(row: dict, epochs: int, seconds: float, pictures: int, events: utils.Events) -> None:
     """One aligned line an epoch, and the same numbers to TensorBoard."""
     numbers = "  ".join(f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "lr"))
     speed = f"{seconds:6.1f} s  {pictures / seconds:>7,.0f} pictures/s"
-    say(f"epoch {row['epoch']:>3}/{args.epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
+    say(f"epoch {row['epoch']:>3}/{epochs}  {numbers}  lr {row['lr']:.5f}  {speed}")
     events.add(row, pictures_per_second=pictures / seconds)
 
 
@@ -276,7 +276,7 @@ def train(args: Namespace, device: torch.device) -> Path:
     meta = {"arch": args.arch, "classes": data.classes, "data": data.name, "mean": mean, "std": std}
     meta |= {"image_size": train_loader.image_size, "own": data.own}
     introduce(run, args, data, labels, model, train_loader, val_loader)
-    model = wrap(model, args, device)
+    model = wrap(model, args.compile, device)
     events = start_events(run, progress, train_loader)
 
     for epoch in range(progress["epoch"], args.epochs):
@@ -287,10 +287,10 @@ def train(args: Namespace, device: torch.device) -> Path:
         row |= train_one_epoch(model, normalize, train_loader, optimizer, scheduler, args, size, class_weights)
         seconds = time.perf_counter() - start
         if not args.no_val:
-            row |= evaluate(model, normalize, val_loader, args)
+            row |= evaluate(model, normalize, val_loader, args.precision)
         is_best = note(progress, row, seconds)
         save(run, args, progress, meta, model, optimizer, is_best)
-        report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
+        report(row, args.epochs, seconds, len(train_loader) * train_loader.batch_size, events)
         if has_waited(progress, args):
             say(f"stopped: no better epoch in {args.patience}")
             break

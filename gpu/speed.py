@@ -87,7 +87,7 @@ class SpeedRun:
         self.model.eval()
         right = torch.zeros((), device=self.device)
         for images, labels in zip(self.images.split(1000), self.labels.split(1000), strict=True):
-            with train.autocast(args, self.device):
+            with train.autocast(args.precision, self.device):
                 right += (tester.six_views(self.called, images).argmax(1) == labels).sum()
         return right.item() / len(self.labels)
 

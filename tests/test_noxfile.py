@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import io
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -299,3 +300,18 @@ def test_bench_page_measures_and_then_writes_the_page(environments, monkeypatch)
     noxfile.bench_page(session, ["--only", "ch06", "--dry", "--minutes", "3", "--device", "cuda"])
     assert session.ran[0].count("--minutes") == session.ran[0].count("--device") == 1
     assert session.ran[1] == ("gpu/benchmarks.py", "gpu/work/dry-page", "gpu/work/dry-page")
+
+
+def test_a_new_environment_takes_what_another_one_compiled_of_the_same_files(tmp_path):
+    old, new = (tmp_path / name / "lib" / "python3.11" / "site-packages" for name in ("ch03", "ch04"))
+    for name in ("torch/__init__.py", "torch/nn.py", "other/__init__.py"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text("x = 1\n")
+        (new / name).hardlink_to(old / name) if "torch" in name else (new / name).write_text("x = 2\n")
+    for source in old.rglob("*.py"):
+        py_compile.compile(str(source))
+    noxfile.link_bytecode(tmp_path / "ch04")
+    assert len(list(new.rglob("torch/__pycache__/*.pyc"))) == 2
+    assert not (new / "other" / "__pycache__").exists(), "another file, which Python must compile itself"
+    noxfile.link_bytecode(tmp_path / "ch03")  # compiled already: nothing to do, and nothing in the way

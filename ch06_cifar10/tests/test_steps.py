@@ -112,7 +112,7 @@ def test_the_rate_of_a_run_follows_its_schedule(schedule, tmp_path):
 def test_validation_is_a_mean_over_pictures_in_evaluation_mode():
     model = Logits().train()
     model.logits.data = torch.tensor([1.0, 0.0])
-    row = train.evaluate(model, plain_pixels(), Batches((pixels(1), [0]), (pixels(3), [1, 1, 0])), arguments())
+    row = train.evaluate(model, plain_pixels(), Batches((pixels(1), [0]), (pixels(3), [1, 1, 0])), "fp32")
     right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
     assert row == {"val_loss": pytest.approx((2 * right + 2 * wrong) / 4), "val_accuracy": 0.5}
     assert model.seen == [(False, 4), (False, 4)]
@@ -298,16 +298,16 @@ def test_batches_must_fit_the_processes(monkeypatch):
 def gradient_and_validation(folder):
     line = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(line.weight)
-    wrapped = train.wrap(line, Namespace(compile=False), CPU)
+    wrapped = train.wrap(line, False, CPU)
     assert isinstance(wrapped, DistributedDataParallel)
     wrapped(torch.full((1, 1), 1.0 + 2 * utils.rank())).sum().backward()
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2))
     model[0].running_mean.fill_(float(utils.rank()))
-    wrapped = train.wrap(model, Namespace(compile=False), CPU)
+    wrapped = train.wrap(model, False, CPU)
     model[0].running_mean.fill_(float(5 * utils.rank()))  # as after a step
     batches = [(pixels(2) + 3, [0, 1]), (pixels(1), [1])][: 2 - utils.rank()]  # the second has no share of the last
-    row = train.evaluate(wrapped, plain_pixels(), Batches(*batches), arguments())
+    row = train.evaluate(wrapped, plain_pixels(), Batches(*batches), "fp32")
     facts = {"gradient": line.weight.grad.item(), "mean": model[0].running_mean.tolist(), "row": row}
     (folder / f"{utils.rank()}.json").write_text(json.dumps(facts))
 
@@ -319,9 +319,7 @@ def test_two_processes_average_gradients_and_validate_the_first_ones_network(tmp
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2))
     batches = ((pixels(2) + 3, [0, 1]), (pixels(1), [1]), (pixels(2) + 3, [0, 1]))
-    assert first["row"] == pytest.approx(
-        train.evaluate(model, plain_pixels(), Batches(*batches), arguments()), rel=1e-5
-    )
+    assert first["row"] == pytest.approx(train.evaluate(model, plain_pixels(), Batches(*batches), "fp32"), rel=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -443,7 +441,7 @@ def test_newton_schulz_brings_single_singular_values_where_the_docstring_says():
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_layers_compute_in_the_precision_asked_for(precision, dtype):
-    with train.autocast(arguments(precision=precision), CPU):
+    with train.autocast(precision, CPU):
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
 
 
