@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -214,7 +215,10 @@ def last_lines(*files: Path) -> str:
 
 
 def figures(folder: Path, out: Path) -> dict:
-    """What a step found out: the last line of its output that is a JSON object; of a test run, how its tests ended."""
+    """What a step found out: the last line of its output that is a JSON object; of a test run, how its tests ended, or how
+    many were found, if they were only to be found."""
+    if found := re.search(r"^(\d+)(?:/\d+)? tests? collected", out.read_text("utf-8", "replace"), re.M):
+        return {"tests_found": int(found[1])}
     if (tests := folder / "run" / "tests.xml").exists():
         suite = ElementTree.parse(tests).getroot().find("testsuite")
         return {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}

@@ -100,6 +100,9 @@ def test_a_test_run_is_counted_from_its_xml(setting):
     code = f"import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'tests.xml').write_text({xml!r})"
     record = steps.run(setting, steps.Step("ch06 tests", 1, (("-c", code, "{run}"),)), 30)
     assert record["figures"] == {"tests": 3, "failures": 1, "errors": 0, "skipped": 1}
+    code += "; print('10/254 tests collected (244 deselected) in 5.74s')"
+    record = steps.run(setting, steps.Step("ch07 tests", 1, (("-c", code, "{run}"),)), 30)
+    assert record["figures"] == {"tests_found": 10}
 
 
 def test_what_a_stopped_step_left_is_cleared_but_a_training_goes_on(setting):
