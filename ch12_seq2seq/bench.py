@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import datasets
 import models
 import options
-from losses import cross_entropy, masked_nll
+from losses import masked_nll, smoothed
 from prepare import autocast, load_data, make_model, make_optimizer
 from text import PAD
 
@@ -66,7 +66,7 @@ def step(args: Namespace, model: nn.Module, optimizer, source: Tensor, target: T
     """One training step as train.py takes it."""
     with autocast(args, source.device):
         logits = model(source, target[:, :-1])
-    loss = cross_entropy(logits, target[:, 1:], args.label_smoothing) / (target[:, 1:] != PAD).sum()
+    loss = smoothed(logits, target[:, 1:], args.label_smoothing)[0] / (target[:, 1:] != PAD).sum()
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), args.clip)

@@ -24,7 +24,7 @@ import datasets
 import models
 import utils
 from datasets import Codec, TokenBatches
-from losses import cross_entropy
+from losses import cross_entropy, smoothed
 from metrics import bleu, exact
 from options import fill_in_recipe, parse
 from prepare import autocast, load_data, make_model, make_optimizer, sizes_of
@@ -74,15 +74,12 @@ def train_one_epoch(learner: nn.Module, batches: TokenBatches, optimizer, args: 
         teacher = bool(torch.rand((), generator=coins) < forced)
         with autocast(args, device):
             logits = learner(source, target[:, :-1], teacher)
-        loss = cross_entropy(logits, target[:, 1:], args.label_smoothing)
+        loss, shown = smoothed(logits, target[:, 1:], args.label_smoothing)
         optimizer.zero_grad()
         (loss * (world() / tokens)).backward()  # a mean over the tokens of all processes, whose gradients are averaged
         nn.utils.clip_grad_norm_(learner.parameters(), args.clip)
         optimizer.step()
-        if args.label_smoothing:  # what is shown is the plain loss, so that it compares with that of validation
-            with torch.no_grad():
-                loss = cross_entropy(logits, target[:, 1:])
-        sums += torch.stack([loss.detach(), (target[:, 1:] != PAD).sum()])
+        sums += torch.stack([shown, (target[:, 1:] != PAD).sum()])
         looked_at = step % 50 == 49 or step == len(batches.batches) - 1  # looking at a number makes the device wait
         if looked_at and not math.isfinite(sums[0].item()):
             fail(

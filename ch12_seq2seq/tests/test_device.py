@@ -73,7 +73,7 @@ def test_each_network_and_loss_stays_on_the_gpu(arch, loose_packing, monkeypatch
         moved(model)
         logits = model(source, target[:, :-1])
         free = train.free_running(model, source, target[:, :-1])
-        found = [losses.cross_entropy(logits, target[:, 1:], 0.1), losses.masked_nll(free, target[:, 1:])]
+        found = [losses.smoothed(logits, target[:, 1:], 0.1)[0], losses.masked_nll(free, target[:, 1:])]
         weights = model.attention(source, target[:, :-1])
         found += [weights] if model.has_attention else []
         assert logits.shape == free.shape and {x.device.type for x in (logits, free, *found)} == {"cuda"}

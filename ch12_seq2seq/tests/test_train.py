@@ -153,6 +153,11 @@ def test_the_courses_loss_is_cross_entropy_that_ignores_padding():
     library = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=PAD, reduction="sum")
     torch.testing.assert_close(ours, library)
     torch.testing.assert_close(losses.cross_entropy(logits, targets), library)
+    for share in (0.0, 0.1):
+        trained, shown = losses.smoothed(logits, targets, share)
+        words = {"ignore_index": PAD, "reduction": "sum", "label_smoothing": share}
+        torch.testing.assert_close(trained, F.cross_entropy(logits.transpose(1, 2), targets, **words))
+        torch.testing.assert_close(shown, library)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (ours, library)]
     torch.testing.assert_close(*gradients)
     assert (gradients[0][targets == PAD] == 0).all()
