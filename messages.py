@@ -21,7 +21,7 @@ from pathlib import Path
 import polib
 
 ROOT = Path(__file__).parent
-SPEAKING = {"fail", "warn", "say", "message", "translated"}
+SPEAKING = {"fail", "warn", "say", "message", "translated", "introduce"}
 NOTES = {"notes", "faults", "left_out", "fault", "where"}  # variables whose words are said later
 HELP = {"help", "description", "epilog", "stopped"}
 BY_HAND = (  # argparse's own, and what the chapters put together from parts
@@ -119,7 +119,7 @@ def said(node: ast.AST) -> list[ast.AST]:
     if isinstance(node, ast.Assign | ast.AugAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         return texts_in(node.value) if any(name_of(target) in NOTES for target in targets) else []
-    if isinstance(node, ast.FunctionDef) and "fault" in node.name + (ast.get_docstring(node) or ""):
+    if isinstance(node, ast.FunctionDef) and re.search("fault|describe", node.name + (ast.get_docstring(node) or "")):
         returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value]
         return [text for value in returned for text in texts_in(value)]
     if not isinstance(node, ast.Call):

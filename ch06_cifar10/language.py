@@ -81,12 +81,12 @@ def translated(text: str, depth: int = 6) -> str:
         return plain[text]
     name, colon, rest = text.partition(": ")  # a file, or an object in it, and what is wrong with it
     place, words = (translated(name, depth - 1) if " " in name else name), translated(rest, depth - 1)
-    if place != name and words != rest:
-        return f"{place}：{words}"
-    for pattern, said in patterns:
-        if found := pattern.fullmatch(text):
-            values = [translated(value, depth - 1) if " " in value else value for value in found.groups()]
-            return VALUE.sub(lambda number, values=values: values[int(number[1])], said)
+    matches = [(found.groups(), said) for pattern, said in patterns if (found := pattern.fullmatch(text))]
+    # a value with a colon in it is likely to be a part of another message
+    matches.sort(key=lambda match: any(re.search("[:;] ", value) for value in match[0]))
+    if matches and not (place != name and words != rest and any(": " in value for value in matches[0][0])):
+        values = [translated(value, depth - 1) if " " in value else value for value in matches[0][0]]
+        return VALUE.sub(lambda number: values[int(number[1])], matches[0][1])
     return text if words == rest else f"{place}：{words}"
 
 

@@ -33,6 +33,12 @@ msgstr "{0}：必须是{1}"
 msgid "{0} from {1} to {2}"
 msgstr "{1} 到 {2} 之间的{0}"
 
+msgid "{0} training, {1} validation pictures"
+msgstr "训练图片 {0} 张，验证图片 {1} 张"
+
+msgid "{0} ({1} numbers) on {2}: {3}"
+msgstr "{0}（{1} 个数），数据 {2}：{3}"
+
 msgid "object {0} on {1}"
 msgstr "{1} 上的目标 {0}"
 
@@ -95,6 +101,11 @@ def test_values_stand_where_the_translation_wants_them(chinese):
     assert language.translated("wrote a b.csv: 12 pictures") == "12 张图片已写入 a b.csv"
     assert language.translated("two\nlines") == "两\n行"
     assert language.translated("wrote data: 3 pictures") == "3 张图片已写入 data", "a folder's name is no message"
+
+
+def test_a_part_of_a_message_is_not_taken_for_the_whole(chinese):
+    said = language.translated("vgg (9 numbers) on sample: 256 training, 64 validation pictures")
+    assert said == "vgg（9 个数），数据 sample：训练图片 256 张，验证图片 64 张"
 
 
 def test_what_is_wrong_with_a_file_is_said_behind_its_name(chinese):
