@@ -48,7 +48,7 @@ BY_HAND = (  # argparse's own, and what the chapters put together from parts
     "{0}: must be {1}",
 )
 
-BY_HAND_OF = {  # msgspec's words for a record of another shape, and faults without the value that is at fault
+BY_HAND_OF = {  # of one chapter: a library's words, and parts that are put together
     "ch08_coco_detectron": (
         "object missing required field {0}",
         "expected {0}, got {1}",
@@ -60,7 +60,22 @@ BY_HAND_OF = {  # msgspec's words for a record of another shape, and faults with
         "an image that the file does not list",
         "an unknown category",
         "an RLE of another size",
-    )
+    ),
+    "ch11_sentiment": (
+        "left out {0} rows {1}",
+        "with nothing left after cleaning",
+        "whose text carries more than one label",
+        "that repeat another",
+    ),
+    "ch12_seq2seq": (
+        "with nothing left after normalising",
+        "double after normalising",
+        "without a tab",
+        "with an empty side",
+        "longer than {0} tokens",
+        "of the training pairs, longer than {0} tokens",
+        "(none: written by sample.py)",
+    ),
 }
 
 

@@ -402,13 +402,8 @@ def describe(data: Data):
     }
     rows = [[name, *(f"{count[label]:,}" for count in counts.values())] for label, name in enumerate(data.classes)]
     utils.print_table([["class", *counts], *rows])
-    mean, std = statistics(data.splits["train"].images)
-    say(
-        "mean of the training pixels, 0 to 1: "
-        + " ".join(f"{m:.4f}" for m in mean)
-        + "; standard deviation: "
-        + " ".join(f"{s:.4f}" for s in std)
-    )
+    mean, std = (" ".join(f"{x:.4f}" for x in part) for part in statistics(data.splits["train"].images))
+    say(f"mean of the training pixels, 0 to 1: {mean}; standard deviation: {std}")
 
 
 def preview(data: Data, path: str):

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.ops
 
-from utils import fail
+from utils import fail, say
 
 NAME = "mmcv._ext"
 
@@ -252,4 +252,4 @@ FUNCTIONS = (
 )  # fmt: skip
 
 if __name__ == "__main__":
-    print(f"mmcv's operators are those of {provide()}")
+    say(f"mmcv's operators are those of {provide()}")

@@ -149,10 +149,8 @@ def announce(
     args: Namespace, data: datasets.Data, codec: Codec, model: nn.Module, run: Path, batches: TokenBatches
 ) -> None:
     """What will be trained on what, in a few lines."""
-    pairs = "{:,} training pairs, {:,} validation pairs".format(*(len(data.splits[part]) for part in ("train", "val")))
-    kinds = [f"{len(side):,} {name} {'pieces' if side.pieces else 'words'}"
-             for name, side in (("source", codec.source), ("target", codec.target))]  # fmt: skip
-    words = " and ".join(kinds)
+    pairs = f"{len(data.splits['train']):,} training pairs, {len(data.splits['val']):,} validation pairs"
+    words = f"a vocabulary of {len(codec.source):,} source and {len(codec.target):,} target tokens"
     say(f"{args.arch} ({models.count_parameters(model):,} parameters) on {data.name}: {pairs}; {words}")
     for why, count in data.left_out.items():
         say(f"left out {count:,} pairs or lines: {why}")
