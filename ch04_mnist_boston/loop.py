@@ -147,7 +147,7 @@ def means(sums: Tensor, *names: str) -> dict[str, float]:
 
 def restore(saved: dict | None, run: Path, args: Namespace, parts: dict) -> dict:
     """-> what last.pt says of the run so far, with the states of `parts` put back; or, if it saved nothing yet, the start."""
-    progress = {"epoch": 0, "history": [], "best": -math.inf, "seconds": 0.0, "waited": 0}
+    progress = {"epoch": 0, "history": [], "seconds": 0.0, "waited": 0}
     if saved is None:
         return progress
     if saved["meta"]["arch"] != args.arch:
@@ -180,12 +180,17 @@ def report(row: dict, count: str, speed: str, events: utils.Events) -> None:
     events.add(row)
 
 
+def quality(row: dict, score: str) -> tuple[float, float]:
+    """Of two epochs the better one has the higher score, or the same (on few pictures often) and the lower loss."""
+    return row[score], -row["val_loss"]
+
+
 def note(progress: dict, row: dict, score: str, seconds: float) -> bool:
     """Adds a finished epoch to the run's progress -> whether it is the best so far by `score`."""
-    is_best = row[score] > progress["best"]
+    is_best = all(quality(row, score) > quality(earlier, score) for earlier in progress["history"])
     progress["history"].append(row)
-    progress |= {"epoch": row["epoch"], "best": max(row[score], progress["best"])}
-    progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+    progress |= {"epoch": row["epoch"], "seconds": progress["seconds"] + seconds}
+    progress["waited"] = 0 if is_best else progress["waited"] + 1
     return is_best
 
 
@@ -207,7 +212,7 @@ def finish(run: Path, args: Namespace, progress: dict, score: str, events: utils
     if rank() > 0:
         return
     utils.draw_curves(progress["history"], run / "curves.png")
-    row = max(progress["history"], key=lambda row: row[score])
+    row = max(progress["history"], key=lambda row: quality(row, score))
     seconds = progress["seconds"]
     say(f"{args.arch} on {args.data}: {score} {row[score]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")

@@ -186,12 +186,12 @@ def wrap(model: nn.Module, compiled: bool, device: torch.device) -> nn.Module:
 def restore(saved: dict | None, run: Path, args: Namespace, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
     if saved is None:
-        return {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0, "waited": 0}
+        return {"epoch": 0, "history": [], "seconds": 0.0, "waited": 0}
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    return {name: saved[name] for name in ("epoch", "history", "best", "seconds", "waited")}
+    return {name: saved[name] for name in ("epoch", "history", "seconds", "waited")}
 
 
 def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
@@ -221,7 +221,7 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
         return
     utils.draw_curves(progress["history"], run / "curves.png")
     part = "train_accuracy" if args.no_val else "val_accuracy"
-    row = progress["history"][-1] if args.no_val else max(progress["history"], key=lambda row: row[part])
+    row = max(progress["history"], key=quality)
     seconds = progress["seconds"]
     say(f"{args.arch} on {args.data}: {part} {row[part]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
@@ -248,13 +248,18 @@ def introduce(run: Path, args: Namespace, data: datasets.Data, labels: Tensor, m
     say(f"{device}, {args.precision}, {world()} process{'es' * (world() > 1)}; torch {torch.__version__}; run {run}")
 
 
+def quality(row: dict) -> tuple[float, float]:
+    """Of two epochs the better one has the higher accuracy, or the same (on few pictures often) and the lower loss. Without
+    validation, the newest is the best."""
+    return (row["val_accuracy"], -row["val_loss"]) if "val_accuracy" in row else (row["epoch"], 0.0)
+
+
 def note(progress: dict, row: dict, seconds: float) -> bool:
-    """Adds an epoch to what is known of the run -> whether it is the best so far. Without validation, the newest is."""
-    score = row.get("val_accuracy", row["epoch"])
-    is_best = score > progress["best"]
+    """Adds an epoch to what is known of the run -> whether it is the best so far."""
+    is_best = all(quality(row) > quality(earlier) for earlier in progress["history"])
     progress["history"].append(row)
-    progress |= {"epoch": row["epoch"], "best": max(score, progress["best"])}
-    progress |= {"seconds": progress["seconds"] + seconds, "waited": 0 if is_best else progress["waited"] + 1}
+    progress |= {"epoch": row["epoch"], "seconds": progress["seconds"] + seconds}
+    progress["waited"] = 0 if is_best else progress["waited"] + 1
     return is_best
 
 

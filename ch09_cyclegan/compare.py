@@ -34,9 +34,9 @@ def columns_of(history: list[dict]) -> list[str]:
 
 
 def best_of(history: list[dict], name: str) -> tuple[float, int]:
-    """-> the best value of a column, and its epoch."""
-    pick = min if LOWER_IS_BETTER.search(name) else max
-    row = pick(history, key=lambda row: row[name])
+    """-> the best value of a column, and its epoch; of equal ones that with the lowest validation loss."""
+    sign = 1 if LOWER_IS_BETTER.search(name) else -1
+    row = min(history, key=lambda row: (sign * row[name], row.get("val_loss", 0.0)))
     return row[name], int(row["epoch"])
 
 

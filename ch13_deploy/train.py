@@ -168,13 +168,13 @@ def mean_over_processes(sums: Tensor, part: str) -> dict:
 def restore(saved: dict | None, run: Path, args: Namespace, model, optimizer) -> dict:
     """-> what last.pt says of the run so far, with its states put back; of a run that saved nothing yet, the start."""
     if saved is None:
-        return {"epoch": 0, "history": [], "best": -1.0}
+        return {"epoch": 0, "history": []}
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
     set_state_dict(
         model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"], options=WHOLE
     )
-    return {name: saved[name] for name in ("epoch", "history", "best")}
+    return {name: saved[name] for name in ("epoch", "history")}
 
 
 def save(run: Path, args: Namespace, progress: dict, meta: dict, model, optimizer, is_best: bool) -> None:
@@ -254,9 +254,9 @@ def train(args: Namespace, device: torch.device) -> Path:
         seconds = time.perf_counter() - start
         row |= evaluate(compiled, prepare, val_loader, args)
 
-        is_best = row["val_accuracy"] > progress["best"]
+        is_best = all(quality(row) > quality(earlier) for earlier in progress["history"])
         progress["history"].append(row)
-        progress |= {"epoch": epoch + 1, "best": max(row["val_accuracy"], progress["best"])}
+        progress["epoch"] = epoch + 1
         save(run, args, progress, meta, model, optimizer, is_best)
         report(row, args, seconds, len(train_loader) * train_loader.batch_size, events)
 
@@ -270,10 +270,15 @@ def announce(run: Path, args: Namespace, device: torch.device, pictures: int) ->
     say(f"{pictures:,} training pictures; {device}, {args.precision}, {how}; torch {torch.__version__}; {run}")
 
 
+def quality(row: dict) -> tuple[float, float]:
+    """Of two epochs the better one has the higher accuracy, or the same (on few pictures often) and the lower loss."""
+    return row["val_accuracy"], -row["val_loss"]
+
+
 def conclude(run: Path, history: list[dict]) -> None:
     if rank() == 0:
         utils.draw_curves(history, run / "curves.png")
-        best = max(history, key=lambda row: row["val_accuracy"])
+        best = max(history, key=quality)
         say(f"val_accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
         say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
         say(f"now: python test.py --run {run}")

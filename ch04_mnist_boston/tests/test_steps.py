@@ -106,10 +106,16 @@ def test_the_best_epoch_is_kept_and_patience_counts_from_it(task, score, tmp_pat
     run = tmp_path / "run"
     train.main([task, "--arch", arch, *TINY, "--epochs", "9", "--patience", "3", "--run", str(run)])
     best, last = (utils.load_checkpoint(run / f"{name}.pt") for name in ("best", "last"))
-    assert best["epoch"] == 2 and last["epoch"] == 5 and last["best"] == 0.9 and last["waited"] == 3
+    assert best["epoch"] == 2 and last["epoch"] == 5 and last["waited"] == 3
     first = next(name for name in best["model"] if name.endswith("weight"))
     saved = last["average" if task == "mnist" else "model"]
     assert not torch.equal(best["model"][first], saved[first])
+
+
+def test_of_epochs_that_score_alike_the_one_with_the_lower_loss_is_the_best():
+    progress = {"epoch": 0, "history": [], "seconds": 0.0, "waited": 0}
+    rows = [{"epoch": i, "val_accuracy": 0.9, "val_loss": loss} for i, loss in enumerate((1.0, 1.0, 0.8, 0.9), 1)]
+    assert [loop.note(progress, row, "val_accuracy", 1.0) for row in rows] == [True, False, True, False]
 
 
 def test_a_resumed_run_knows_all_its_states(tmp_path):
@@ -122,7 +128,7 @@ def test_a_resumed_run_knows_all_its_states(tmp_path):
         optimizer.step()
         average.update(model, step)
     parts = {"model": model, "average": average.model, "optimizer": optimizer}
-    progress = {"epoch": 2, "history": [{"epoch": 1}, {"epoch": 2}], "best": 0.75, "seconds": 3.0, "waited": 1}
+    progress = {"epoch": 2, "history": [{"epoch": 1}, {"epoch": 2}], "seconds": 3.0, "waited": 1}
     saved = {"meta": {"arch": "x"}} | {name: part.state_dict() for name, part in parts.items()} | progress
     other = nn.Linear(2, 2)
     optimizer_2, average_2 = loop.make_optimizer(other, arguments()), loop.Average(other, 0.5)

@@ -121,15 +121,14 @@ def test_validation_is_a_mean_over_pictures_in_evaluation_mode():
 # ---- the best epoch, and what a resumed run knows ------------------------------------------------------------------------
 
 
-def test_the_best_epoch_is_the_highest_so_far_and_the_first_of_equals():
-    progress = {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0, "waited": 0}
-    scores = [0.5, 0.9, 0.9, 0.7, 0.8, 0.95]
-    best = [train.note(progress, {"epoch": i, "val_accuracy": s}, 2.0) for i, s in enumerate(scores, 1)]
-    assert best == [True, True, False, False, False, True]
-    assert (
-        progress["best"] == 0.95 and progress["waited"] == 0 and progress["seconds"] == 12.0 and progress["epoch"] == 6
-    )
-    without = {"epoch": 0, "history": [], "best": -1.0, "seconds": 0.0, "waited": 0}
+def test_the_best_epoch_has_the_highest_accuracy_so_far_and_of_equals_the_lowest_loss():
+    progress = {"epoch": 0, "history": [], "seconds": 0.0, "waited": 0}
+    scores = [(0.5, 2.0), (0.9, 1.0), (0.9, 1.0), (0.9, 0.8), (0.7, 0.1), (0.9, 0.9)]
+    rows = [{"epoch": i, "val_accuracy": s, "val_loss": loss} for i, (s, loss) in enumerate(scores, 1)]
+    assert [train.note(progress, row, 2.0) for row in rows] == [True, True, False, True, False, False]
+    assert progress["waited"] == 2 and progress["seconds"] == 12.0 and progress["epoch"] == 6
+    assert max(rows, key=train.quality)["epoch"] == 4
+    without = {"epoch": 0, "history": [], "seconds": 0.0, "waited": 0}
     assert all(train.note(without, {"epoch": i}, 1.0) for i in (1, 2, 3))  # the newest is kept
 
 
@@ -151,7 +150,7 @@ def test_a_resumed_run_knows_all_its_states(name, tmp_path):
     (model, optimizer), (other, again) = make(), make()
     model(torch.randn(2, 3, 12, 12)).sum().backward()
     optimizer.step()
-    progress = {"epoch": 1, "history": [{"epoch": 1}], "best": 0.5, "seconds": 3.0, "waited": 2}
+    progress = {"epoch": 1, "history": [{"epoch": 1}], "seconds": 3.0, "waited": 2}
     saved = {"meta": {"arch": "fastnet"}, "model": model.state_dict(), "optimizer": optimizer.state_dict()} | progress
     assert train.restore(saved, tmp_path, Namespace(arch="fastnet"), other, again) == progress
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
