@@ -269,7 +269,7 @@ def finish(run: Path, args: argparse.Namespace, data: datasets.Data, meta: dict,
     score = "val_accuracy" if data.classes else "val_rmse"
     say(f"{args.arch} on {args.problem} ({data.name}): {score} {best[score]:.4f} in epoch {best['epoch']}")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py --run {run}")
+    say(f"now: python test.py --run {utils.quoted(run)}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -179,7 +179,7 @@ def finish(run: Path, args: Namespace, progress: dict, folds: int) -> None:
     utils.draw_curves(curves, run / "curves.png")
     say(f"{args.arch} on {args.data}: {folds} folds in {progress['seconds']:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py boston --run {run}")
+    say(f"now: python test.py boston --run {utils.quoted(run)}")
 
 
 # ---- testing ----------------------------------------------------------------------------------------------------------

@@ -216,4 +216,4 @@ def finish(run: Path, args: Namespace, progress: dict, score: str, events: utils
     seconds = progress["seconds"]
     say(f"{args.arch} on {args.data}: {score} {row[score]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py {args.task} --run {run}")
+    say(f"now: python test.py {args.task} --run {utils.quoted(run)}")

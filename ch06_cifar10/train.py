@@ -225,7 +225,7 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
     seconds = progress["seconds"]
     say(f"{args.arch} on {args.data}: {part} {row[part]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py --run {run}")
+    say(f"now: python test.py --run {utils.quoted(run)}")
 
 
 def first_model(args: Namespace, data: datasets.Data, loader, normalize, device: torch.device) -> nn.Module:

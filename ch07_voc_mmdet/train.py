@@ -222,7 +222,7 @@ def finish(run: Path, patience: int | None) -> None:
             f"{run.name}: {', '.join(f'{name} {best[name]:.4f}' for name in names)} in epoch {best['epoch']:.0f}{early}"
         )
         say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-        say(f"now: python test.py --run {run}; python analyze_log.py {run}")
+        say(f"now: python test.py --run {utils.quoted(run)}; python analyze_log.py {utils.quoted(run)}")
 
 
 def main(argv=None) -> None:

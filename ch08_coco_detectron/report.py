@@ -37,4 +37,4 @@ def finish(run: Path, args: Namespace, history: list[dict]) -> None:
     early = f" (stopped: {args.patience} epochs without a better one)" if is_enough(history, args) else ""
     say(f"{args.arch} on {args.data} with {args.engine}: {scores} in epoch {best['epoch']}{early}")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py --run {run}")
+    say(f"now: python test.py --run {utils.quoted(run)}")

@@ -214,7 +214,7 @@ def finish(run: Path, args: Namespace, data: datasets.Data, progress: dict) -> N
     draw_curves(progress["history"], run / "curves.png")
     say(f"{args.mode} on {data.name}: {args.epochs} epochs; {progress['seconds']:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py --run {run}")
+    say(f"now: python test.py --run {utils.quoted(run)}")
 
 
 def start_from(gan: Gan, args: Namespace) -> None:

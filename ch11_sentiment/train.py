@@ -199,7 +199,7 @@ def finish(run: Path, args: Namespace, progress: dict, name: str) -> None:
     row = progress["history"][epoch - 1]
     say(f"{args.arch} on {args.data}: {name} {row[name]:.4f} in epoch {row['epoch']}; {seconds:.0f} s of training")
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py --run {run}")
+    say(f"now: python test.py --run {utils.quoted(run)}")
 
 
 def announce(args: Namespace, corpus: datasets.Corpus, meta: dict, model: nn.Module, loaders: tuple, run: Path) -> None:

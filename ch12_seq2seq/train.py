@@ -171,7 +171,7 @@ def finish(run: Path, args: Namespace, progress: dict) -> None:
         f"in epoch {row['epoch']}; {progress['seconds']:.0f} s of training"
     )
     say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-    say(f"now: python test.py --run {run}")
+    say(f"now: python test.py --run {utils.quoted(run)}")
 
 
 def note(progress: dict, row: dict, seconds: float, args: Namespace) -> bool:

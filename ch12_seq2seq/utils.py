@@ -14,11 +14,14 @@ import math
 import os
 import random
 import re
+import shlex
+import subprocess
 import sys
 import threading
 import time
 import traceback
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import cache
@@ -607,6 +610,11 @@ def held_out(split: dict, samples: dict, in_test: set, names_stay: bool = True, 
     return chosen
 
 
+def quoted(path) -> str:
+    """A path as a shell takes it for one word: with quotes if it has blanks or brackets in it."""
+    return subprocess.list2cmdline([str(path)]) if sys.platform == "win32" else shlex.quote(str(path))
+
+
 def shortened(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + ("" if len(names) <= most else f", ... ({len(names) - most} more)")
 
@@ -853,7 +861,9 @@ def new_figure(width: float, height: float, text: str = ""):
 
 def save_figure(figure, path) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # new_figure() has said so in words
+        figure.savefig(buffer, format="png", dpi=100)
     write_atomic(path, buffer.getvalue())
 
 

@@ -281,7 +281,7 @@ def conclude(run: Path, history: list[dict]) -> None:
         best = max(history, key=quality)
         say(f"val_accuracy {best['val_accuracy']:.4f} in epoch {best['epoch']}")
         say(f"wrote {run}: {', '.join(sorted(path.name for path in run.iterdir()))}")
-        say(f"now: python test.py --run {run}")
+        say(f"now: python test.py --run {utils.quoted(run)}")
 
 
 def main(argv=None) -> None:

@@ -6,6 +6,7 @@ import http.server
 import json
 import multiprocessing
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -329,6 +330,17 @@ def test_a_run_folder_in_an_odd_place(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the words are read as a POSIX shell reads them")
+@pytest.mark.parametrize("name", ["resnet-sample", "vgg-scan export (2)", "vgg-it's $1", "vgg-猫;狗"])
+def test_the_next_command_is_printed_as_a_shell_takes_it(name, tmp_path, capsys):
+    run = tmp_path / name
+    run.mkdir()
+    rows = [{"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0}]
+    train.finish(run, Namespace(no_val=False, arch="vgg", data="x"), {"history": rows, "seconds": 1.0})
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("now: ")
+    assert shlex.split(line) == ["python", "test.py", "--run", str(run)]
+
+
 def test_devices_and_links_stay_what_they_are(tmp_path):
     utils.write_atomic("/dev/null", "nothing")
     assert not Path("/dev/null").is_file() and Path("/dev/null").exists()
@@ -481,6 +493,9 @@ def test_names_with_dollars_in_chinese_and_200_classes_are_drawn(tmp_path, recwa
         tester.draw_pr_roc(probabilities, labels, classes, tmp_path / "pr.png")
         images = torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8)
         tester.draw_mistakes(images, probabilities, labels, classes, tmp_path / "mistakes.png")
+    assert not [
+        warning for warning in recwarn if "Glyph" in str(warning.message)
+    ]  # said in words, where no font has it
     figure = utils.new_figure(2, 2, "$a$")
     assert figure.text(0, 0, "$a$").get_parse_math() is False  # and so it is drawn as it is
 
