@@ -448,8 +448,8 @@ def fit_in_batches(batch_size: int, epochs: int, lr: float, seed: int = 0) -> li
 
     Batch, stochastic and mini-batch descent: y = 2 x + 1 + noise, 256 points; the loss of each update.
 
-    All 256 at once go straight down; one at a time (stochastic, 随机) makes 256 updates in an epoch, each on the chance
-    of one point; a mini-batch (小批量) lies between. The loss of a batch rises now and then because the next batch is
+    All 256 at once go straight down; one at a time (stochastic, 随机) makes 256 updates in an epoch, each from one
+    random point; a mini-batch (小批量) lies between. The loss of a batch rises now and then because the next batch is
     another one.
 
     >>> for size in (256, 32, 1):
