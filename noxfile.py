@@ -133,7 +133,7 @@ def link_bytecode(environment: Path) -> None:
 
 
 def install_detectron2(session: nox.Session) -> None:
-    """Detectron2 as plain Python, without its compiled part, which this chapter does not need. Without internet access: nothing.
+    """Detectron2 as plain Python, without its compiled part, which this chapter does not need. Offline: nothing.
 
     It has no release on PyPI. setup.py's build_py takes the Python files, --skip-build leaves the compiler out.
     """
