@@ -690,7 +690,7 @@ def is_finished(run: Path, args, epochs_done: int, stopped: bool = False) -> boo
     if epochs_done > args.epochs:
         fail(f"--epochs {args.epochs}: {run} has done {epochs_done} already")
     if epochs_done == args.epochs or (stopped and args.epochs == planned):
-        say(f"{run} is finished: {epochs_done} epochs. To train longer: --resume {run} --epochs MORE")
+        say(f"{run} is finished: {epochs_done} epochs. To train longer: --resume {quoted(run)} --epochs MORE")
         return True
     if args.epochs != planned:
         say(

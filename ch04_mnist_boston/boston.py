@@ -267,7 +267,7 @@ def reopen(run: Path) -> tuple[Namespace, tables.Table, list[tuple[int, np.ndarr
 def check_folds(run: Path, folds: int) -> None:
     done = sum(fold_file(run, fold).exists() for fold in range(folds))
     if done < folds:
-        fail(f"{run}: {done} of {folds} folds are trained; first python train.py --resume {run}")
+        fail(f"{run}: {done} of {folds} folds are trained; first python train.py --resume {utils.quoted(run)}")
 
 
 def measure(predictions: list[np.ndarray], truth: list[np.ndarray]) -> dict:

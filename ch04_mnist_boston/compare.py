@@ -25,7 +25,7 @@ def collect(folders: list[str]) -> dict[tuple, list[dict]]:
     for folder in map(Path, folders):
         path = folder / "test.json"
         if not path.is_file():
-            fail(f"{folder}: no test.json there; first python test.py TASK --run {folder}")
+            fail(f"{folder}: no test.json there; first python test.py TASK --run {utils.quoted(folder)}")
         result = read_json(path)
         keys = ("task", "arch", "data", "tested_on", "split", "noise")
         groups.setdefault(tuple(str(result.get(key, "")) for key in keys), []).append(result)

@@ -339,6 +339,9 @@ def test_the_next_command_is_printed_as_a_shell_takes_it(name, tmp_path, capsys)
     train.finish(run, Namespace(no_val=False, arch="vgg", data="x"), {"history": rows, "seconds": 1.0})
     line = capsys.readouterr().out.splitlines()[-1].removeprefix("now: ")
     assert shlex.split(line) == ["python", "test.py", "--run", str(run)]
+    (run / "args.json").write_text('{"epochs": 1}')
+    assert utils.is_finished(run, Namespace(resume=str(run), epochs=1), 1)
+    assert shlex.split(capsys.readouterr().out.split("longer: ")[1])[:2] == ["--resume", str(run)]
 
 
 def test_devices_and_links_stay_what_they_are(tmp_path):
