@@ -41,8 +41,8 @@ nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).parent
 CHAPTERS = {path.name[:4]: path for path in sorted(ROOT.glob("ch[0-9][0-9]_*")) if (path / "requirements.txt").exists()}
-LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0", "polib==1.2.0")
 XDIST = "pytest-xdist==3.8.0"
+LINT = ("ruff==0.17.6", "uv", "nox", "pytest==9.2.0", XDIST, "polib==1.2.0")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DETECTRON2 = "https://github.com/facebookresearch/detectron2/archive/02b5c4e295e990042a714712c21dc79b731e8833.zip"
 LINKED = [ROOT / f"{name}{language}.md" for name in ("LESSONS", "CORRECTIONS") for language in ("", ".zh-CN")]
@@ -68,9 +68,10 @@ def add_test_session(name: str, chapter: Path) -> None:
         link_bytecode(Path(session.virtualenv.location))
         if session.posargs:
             session.run("python", "-m", "pytest", *session.posargs)
-        else:  # all of them, half in each of two processes
+        else:  # all of them, in two processes; in three where many tests wait for a service
             session.install(XDIST)
-            session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", env={"OMP_NUM_THREADS": "1"})
+            words = ("-n", "3" if name == "ch13" else "2", "--dist", "worksteal")
+            session.run("python", "-m", "pytest", *words, env={"OMP_NUM_THREADS": "1"})
 
     tests.__doc__ = f"Test {chapter.name}: {headline(chapter)}"
     nox.session(name=name)(tests)
@@ -271,7 +272,7 @@ def lint(session: nox.Session) -> None:
     for version in ("3.10", "3.14"):  # all pins fit together, with the oldest Python and with the newest
         words = ("--python-version", version, "--no-header", "requirements.txt")
         session.run("uv", "pip", "compile", *words, silent=True)
-    session.run("pytest", "-q", "tests")
+    session.run("pytest", "-q", "-n", "2", "--dist", "worksteal", "tests")
     faults = [*differing_copies(), *broken_links(), *wrong_anchors()]
     if faults:
         session.error("\n".join(["", *faults]))

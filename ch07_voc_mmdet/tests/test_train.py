@@ -1,16 +1,13 @@
 """Training as a whole: it learns, it resumes exactly after a kill, its files are safe to load, nonsense gets one line."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import types
 
 import pytest
 import torch
-from conftest import CHAPTER
+import torch.distributed as dist
+from conftest import CHAPTER, end, fork, fork_two, kill
 from mmdet.apis import DetInferencer
 from mmengine import Config
 from mmengine.logging import HistoryBuffer
@@ -21,24 +18,6 @@ import models
 import plugins
 import train
 import utils
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
-WATCHED = f"""
-import sys
-sys.path.insert(0, {str(CHAPTER)!r})
-import torch, torch.distributed as dist, train, plugins
-finish = plugins.RunFolder.finish
-
-def compare(self, runner, epoch):
-    mine = torch.cat([parameter.detach().flatten() for parameter in runner.model.parameters()])
-    both = [torch.zeros_like(mine), torch.zeros_like(mine)]
-    dist.all_gather(both, mine)
-    assert torch.equal(*both), "each process has trained a network of its own"
-    finish(self, runner, epoch)
-
-plugins.RunFolder.finish = compare
-train.main(sys.argv[1:])
-"""
 
 
 def words(scenes, *more, run=None):
@@ -74,25 +53,22 @@ def assert_same_run(one, other):
         assert first["message_hub"]["runtime_info"]["best"] == second["message_hub"]["runtime_info"]["best"]
 
 
-def start_and_kill(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
-    process = subprocess.Popen(
-        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+def start_and_kill(words, run, epochs):
+    """Starts train.py and kills it with signal 9 once `epochs` epochs are in `run`."""
+    output = run.with_name(f"{run.name}.txt")
+    process = fork([*words, "--run", run], output)
     deadline = time.time() + 300
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.is_alive(), output.read_text()
         assert time.time() < deadline
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    kill([process])
 
 
 def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
     train.main(words(scenes, "--epochs", "4", run=tmp_path / "whole"))
     killed = tmp_path / "killed"
-    start_and_kill([sys.executable, "train.py", *words(scenes, "--epochs", "4", run=killed)], killed, epochs=2)
+    start_and_kill(words(scenes, "--epochs", "4"), killed, epochs=2)
     assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
     assert (killed / "last.pth").exists()
     train.main(["--resume", str(killed), "--device", "cpu"])
@@ -137,13 +113,22 @@ def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, mo
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_two_processes_train_as_one_run(scenes, tmp_path):
+def test_two_processes_train_as_one_run(scenes, tmp_path, monkeypatch):
     """Both take half of the pictures, hold the same weights, and are scored on all of the validation pictures."""
-    (tmp_path / "watched.py").write_text(WATCHED)
-    command = [*TORCHRUN, str(tmp_path / "watched.py"), *words(scenes, "--epochs", "2", run=tmp_path / "two")]
-    done = subprocess.run(command, cwd=CHAPTER, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "cpu, 2 processes" in done.stdout and done.stdout.count("epoch   2/2") == 1
+    finish = plugins.RunFolder.finish
+
+    def compare(self, runner, epoch):
+        mine = torch.cat([parameter.detach().flatten() for parameter in runner.model.parameters()])
+        both = [torch.zeros_like(mine), torch.zeros_like(mine)]
+        dist.all_gather(both, mine)
+        assert torch.equal(*both), "each process has trained a network of its own"
+        finish(self, runner, epoch)
+
+    monkeypatch.setattr(plugins.RunFolder, "finish", compare)
+    said = tmp_path / "said.txt"
+    codes = end(fork_two(words(scenes, "--epochs", "2", run=tmp_path / "two"), said))
+    assert codes == [0, 0], said.read_text()
+    assert "cpu, 2 processes" in said.read_text() and said.read_text().count("epoch   2/2") == 1
     assert len(metrics(tmp_path / "two")) == 3
     assert (
         utils.load_checkpoint(tmp_path / "two" / "last.pth")["meta"]["iter"] == 2 * 2

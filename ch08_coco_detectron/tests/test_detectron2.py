@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -72,7 +71,7 @@ def test_killed_and_resumed_goes_on_where_it_was(scenes, tmp_path):
     words = [*SMALL, "--data", str(scenes)]
     train.main([*words, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=1)
+    start(words, killed, epochs=1)
     before = metrics(killed)
     assert len(before) < 1 + 3, "it was over before the kill"
     train.main(["--resume", str(killed)])

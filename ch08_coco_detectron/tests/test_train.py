@@ -1,8 +1,5 @@
 """Training with torchvision as a whole: it learns, it resumes exactly after a kill, it bears odd data, it refuses nonsense."""
 
-import os
-import signal
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -10,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import CHAPTER, thing
+import torch.distributed as dist
+from conftest import end, fork, fork_two, kill, thing
 from PIL import Image
 
 import datasets
@@ -38,65 +36,43 @@ def assert_same_run(one, other):
     assert all(torch.equal(a, states[1][i][key]) for i in states[0] for key, a in states[0][i].items())
 
 
-def start(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once `epochs` epochs are in `run`."""
-    process = subprocess.Popen(
-        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+def start(words, run, epochs):
+    """Starts train.py and kills it with signal 9 once `epochs` epochs are in `run`."""
+    output = run.with_name(f"{run.name}.txt")
+    process = fork([*words, "--run", run], output)
     deadline = time.time() + 300
     while not (run / "metrics.csv").exists() or len(metrics(run)) < 1 + epochs:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.is_alive(), output.read_text()
         assert time.time() < deadline
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+        time.sleep(0.005)
+    kill([process])
 
 
 def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
     words = [*SMALL, "--epochs", "4", "--data", str(scenes)]
     train.main([*words, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=2)
+    start(words, killed, epochs=2)
     assert len(metrics(killed)) < 1 + 4, "it was over before the kill"
     assert (killed / "last.pt").exists(), "there is something to resume from"
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
 
 
-WATCHED = f"""
-import sys
-sys.path.insert(0, {str(CHAPTER)!r})
-import torch, torch.distributed as dist, torchvision_engine as engine, train
-validate = engine.validate
+def test_two_processes_train_one_network(scenes, tmp_path, monkeypatch):
+    run, validate = tmp_path / "run", engine.validate
 
-def compare(model, *words):
-    mine = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-    both = [torch.zeros_like(mine), torch.zeros_like(mine)]
-    dist.all_gather(both, mine)
-    assert torch.equal(*both), "each process has trained a network of its own"
-    return validate(model, *words)
+    def compare(model, *words):
+        mine = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+        both = [torch.zeros_like(mine), torch.zeros_like(mine)]
+        dist.all_gather(both, mine)
+        assert torch.equal(*both), "each process has trained a network of its own"
+        return validate(model, *words)
 
-engine.validate = compare
-train.main(sys.argv[1:])
-"""
-
-
-def test_two_processes_train_one_network(scenes, tmp_path):
-    run = tmp_path / "run"
-    (tmp_path / "watched.py").write_text(WATCHED)
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--",
-        str(tmp_path / "watched.py"),
-    ]
-    words = [*SMALL, "--epochs", "1", "--data", str(scenes), "--run", str(run)]
-    subprocess.run([*torchrun, *words], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
+    monkeypatch.setattr(engine, "validate", compare)
+    said = tmp_path / "said.txt"
+    codes = end(fork_two([*SMALL, "--epochs", "1", "--data", scenes, "--run", run], said))
+    assert codes == [0, 0], said.read_text()
     assert len(metrics(run)) == 2 and not any(
         "module." in key for key in utils.load_checkpoint(run / "last.pt")["model"]
     )

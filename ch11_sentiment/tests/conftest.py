@@ -1,7 +1,9 @@
 """Shared by the tests: --device, a cache for all, a table of texts, and a way to run the chapter's scripts as a user does."""
 
 import csv
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,54 @@ def device(request):
 def cache(tmp_path_factory):
     """A folder for jieba's dictionary and tokenised text."""
     return tmp_path_factory.mktemp("cache")
+
+
+def as_a_program(words, output, environment):
+    """train.py with these words, and what it prints in the file `output`."""
+    import train
+    import utils
+
+    os.environ |= environment
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1), os.dup2(file, 2)
+    sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: SIM115 (they stay open)
+    utils.start(lambda: train.main(list(map(str, words))))
+
+
+def fork(words, output, environment=None):
+    """-> train.py as a process of its own, forked from here, where everything is imported already."""
+    import torch._dynamo  # noqa: F401 (an optimizer imports it, in seconds)
+
+    import train  # noqa: F401
+
+    process = multiprocessing.get_context("fork").Process(target=as_a_program, args=(words, output, environment or {}))
+    process.start()
+    return process
+
+
+def fork_two(words, output):
+    """-> train.py as torchrun starts it, twice, with the environment that torchrun gives to each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [fork(words, output, shared | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+
+
+def end(processes):
+    """Waits for the processes, kills those that take too long -> their exit codes."""
+    for process in processes:
+        process.join(100)
+    return kill(processes)
+
+
+def kill(processes):
+    """Kills what still runs with signal 9 -> the exit codes."""
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from conftest import CHAPTER
+from conftest import end, fork, fork_two, kill
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import bench
@@ -40,19 +37,17 @@ def assert_same_run(one, other):
     assert all(torch.equal(a, states[1][i][key]) for i in states[0] for key, a in states[0][i].items())
 
 
-def start(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once last.pt has `epochs` epochs or more."""
-    process = subprocess.Popen(
-        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+def start(words, run, epochs, fork=fork):
+    """Starts train.py and kills it with signal 9, and all its processes, once last.pt has `epochs` epochs or more."""
+    output = run.with_name(f"{run.name}.txt")
+    started = fork([*words, "--run", run], output)
+    processes = started if isinstance(started, list) else [started]
     deadline = time.time() + 300
     while not (run / "last.pt").exists() or utils.load_checkpoint(run / "last.pt")["epoch"] < epochs:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert all(process.is_alive() for process in processes), output.read_text()
         assert time.time() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    kill(processes)
     assert utils.load_checkpoint(run / "last.pt")["epoch"] >= epochs  # what the resumed run starts from
 
 
@@ -60,7 +55,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, cache):
     words = [*SMALL[:-1], "8", "--device", "cpu", "--cache", str(cache)]
     train.main([*words, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=2)
+    start(words, killed, epochs=2)
     assert len(metrics(killed)) < 1 + 8, "it was over before the kill"
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
@@ -69,25 +64,13 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, cache):
 def test_killed_and_resumed_on_two_processes(tmp_path, table, cache):
     """A table, so that the second process reads what the first one cached."""
     path = table([(f"第{i}次来,{'真好' if i % 2 else '太差'}", i % 2) for i in range(1200)])
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "--",
-        "train.py",
-    ]
-    words = ["--data", str(path), *SMALL[2:-1], "8", "--device", "cpu"]
-    subprocess.run(
-        [*torchrun, *words, "--cache", tmp_path / "cache", "--run", tmp_path / "whole"],
-        cwd=CHAPTER, check=True, capture_output=True, timeout=300,
-    )  # fmt: skip
+    words, said = ["--data", path, *SMALL[2:-1], "8", "--device", "cpu"], tmp_path / "said.txt"
+    both = fork_two([*words, "--cache", tmp_path / "cache", "--run", tmp_path / "whole"], said)
+    assert end(both) == [0, 0], said.read_text()
     killed = tmp_path / "killed"
-    start([*torchrun, *words, "--cache", cache, "--run", killed], killed, epochs=2)
+    start([*words, "--cache", cache], killed, epochs=2, fork=fork_two)
     assert len(metrics(killed)) < 1 + 8, "it was over before the kill"
-    subprocess.run([*torchrun, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
+    assert end(fork_two(["--resume", killed], said)) == [0, 0], said.read_text()
     assert_same_run(tmp_path / "whole", killed)
 
 

@@ -2,15 +2,12 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CHAPTER
+from conftest import end, fork, fork_two, kill
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import datasets
@@ -23,7 +20,6 @@ import utils
 from text import PAD
 
 SMALL = ("--data", "sample", "--arch", "general", "--width", "32", "--hidden", "32", "--limit", "300", "--epochs", "4")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--", "train.py")
 
 
 def metrics(run):
@@ -41,19 +37,17 @@ def assert_same_run(one, other):
     assert all(torch.equal(a, states[1][i][key]) for i in states[0] for key, a in states[0][i].items())
 
 
-def start(command, run, epochs):
-    """Starts `command` and kills it with signal 9, and all it started, once last.pt has `epochs` epochs or more."""
-    process = subprocess.Popen(
-        command, cwd=CHAPTER, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+def start(words, run, epochs, fork=fork):
+    """Starts train.py and kills it with signal 9, and all its processes, once last.pt has `epochs` epochs or more."""
+    output = run.with_name(f"{run.name}.txt")
+    started = fork([*words, "--run", run], output)
+    processes = started if isinstance(started, list) else [started]
     deadline = time.time() + 300
     while not (run / "last.pt").exists() or utils.load_checkpoint(run / "last.pt")["epoch"] < epochs:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert all(process.is_alive() for process in processes), output.read_text()
         assert time.time() < deadline
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    kill(processes)
     assert utils.load_checkpoint(run / "last.pt")["epoch"] >= epochs  # what the resumed run starts from
 
 
@@ -69,7 +63,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     ]  # its coins have to fall the same way too
     train.main([*words, "--run", str(tmp_path / "whole")])
     killed = tmp_path / "killed"
-    start([sys.executable, "train.py", *words, "--run", killed], killed, epochs=2)
+    start(words, killed, epochs=2)
     assert len(metrics(killed)) < 1 + 8, "it was over before the kill"
     train.main(["--resume", str(killed)])
     assert_same_run(tmp_path / "whole", killed)
@@ -80,9 +74,10 @@ def test_killed_and_resumed_on_two_processes_is_as_good_as_one(tmp_path):
     words = [*SMALL[:-4], "--limit", "150", "--epochs", "6", "--dropout", "0", "--device", "cpu"]
     train.main([*words, "--run", str(tmp_path / "single")])
     killed = tmp_path / "killed"
-    start([*TORCHRUN, *words, "--run", killed], killed, epochs=2)
+    start(words, killed, epochs=2, fork=fork_two)
     assert len(metrics(killed)) < 1 + 6, "it was over before the kill"
-    subprocess.run([*TORCHRUN, "--resume", killed], cwd=CHAPTER, check=True, capture_output=True, timeout=300)
+    said = tmp_path / "said.txt"
+    assert end(fork_two(["--resume", killed], said)) == [0, 0], said.read_text()
     histories = [utils.load_checkpoint(tmp_path / name / "last.pt")["history"] for name in ("single", "killed")]
     for one, two in zip(*histories, strict=True):
         assert (one["train_loss"], one["val_loss"]) == pytest.approx((two["train_loss"], two["val_loss"]), rel=2e-3)
