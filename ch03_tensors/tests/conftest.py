@@ -14,6 +14,7 @@ import pytest
 import torch
 
 CHAPTER = Path(__file__).resolve().parent.parent
+START = "fork" if sys.platform == "linux" else "spawn"  # forked, all is imported already; not safe elsewhere
 sys.path.insert(0, str(CHAPTER))
 
 
@@ -78,7 +79,7 @@ def as_a_program(words: tuple, cwd: Path, environment: dict) -> None:
 
 def fork_train(*words, cwd: Path, **environment: str):
     """-> train.py with these words as a process of its own, forked from here, where everything is imported already."""
-    process = multiprocessing.get_context("fork").Process(target=as_a_program, args=(words, cwd, environment))
+    process = multiprocessing.get_context(START).Process(target=as_a_program, args=(words, cwd, environment))
     process.start()
     return process
 

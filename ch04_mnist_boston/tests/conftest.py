@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 CHAPTER = Path(__file__).parents[1]
+START = "fork" if sys.platform == "linux" else "spawn"  # forked, all is imported already; not safe elsewhere
 sys.path.insert(0, str(CHAPTER))
 
 
@@ -80,7 +81,7 @@ def as_a_program(words, output, environment):
 
 def fork(function, *words):
     """-> function(*words) in a process of its own, forked from here, where everything is imported already."""
-    process = multiprocessing.get_context("fork").Process(target=function, args=words)
+    process = multiprocessing.get_context(START).Process(target=function, args=words)
     process.start()
     return process
 

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost mor
 import pytest
 
 CHAPTER = Path(__file__).parents[1]
+START = "fork" if sys.platform == "linux" else "spawn"  # forked, all is imported already; not safe elsewhere
 sys.path.insert(0, str(CHAPTER))
 
 import operators  # noqa: E402
@@ -54,7 +55,7 @@ def fork(words, output, environment=None):
 
     import train  # noqa: F401
 
-    process = multiprocessing.get_context("fork").Process(target=as_a_program, args=(words, output, environment or {}))
+    process = multiprocessing.get_context(START).Process(target=as_a_program, args=(words, output, environment or {}))
     process.start()
     return process
 

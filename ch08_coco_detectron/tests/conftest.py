@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 CHAPTER = Path(__file__).parents[1]
+START = "fork" if sys.platform == "linux" else "spawn"  # forked, all is imported already; not safe elsewhere
 sys.path.insert(0, str(CHAPTER))
 
 
@@ -62,7 +63,7 @@ def fork(words, output, environment=None):
 
     import train  # noqa: F401
 
-    process = multiprocessing.get_context("fork").Process(target=as_a_program, args=(words, output, environment or {}))
+    process = multiprocessing.get_context(START).Process(target=as_a_program, args=(words, output, environment or {}))
     process.start()
     return process
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 CHAPTER = Path(__file__).parents[1]
+START = "fork" if sys.platform == "linux" else "spawn"  # forked, all is imported already; not safe elsewhere
 sys.path.insert(0, str(CHAPTER))
 
 import sample  # noqa: E402
@@ -54,7 +55,7 @@ def joined(function, environment, words):
 
 def fork(function, *words):
     """-> function(*words) in a process of its own, forked from here, where everything is imported already."""
-    process = multiprocessing.get_context("fork").Process(target=function, args=words)
+    process = multiprocessing.get_context(START).Process(target=function, args=words)
     process.start()
     return process
 
