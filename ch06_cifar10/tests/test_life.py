@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import exit_codes, fork
+from conftest import START, exit_codes, fork
 from PIL import Image
 
 import compare
@@ -363,6 +363,7 @@ def answer(words, output: int) -> None:
     utils.start(lambda: tester.main(words))
 
 
+@pytest.mark.skipif(START != "fork", reason="its processes must inherit open files")
 def test_names_that_are_no_text_are_printed_and_written(folder, tmp_path):
     """A name in GBK, as a file from an old Windows archive has it; and a pipe whose reader has enough."""
     os.rename(folder / "cat" / "0.png", os.fsencode(folder / "cat") + "/图片.png".encode("gbk"))
@@ -603,10 +604,10 @@ def two_machines(tmp_path):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        fork = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context(START)
         folders = [tmp_path / f"machine{rank}" for rank in range(2)]
         rows = zip(range(2), [port] * 2, folders, words, strict=True)
-        programs = [fork.Process(target=as_on_a_machine, args=row) for row in rows]
+        programs = [context.Process(target=as_on_a_machine, args=row) for row in rows]
         for program in programs:
             program.start()
         for program in programs:

@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import CHAPTER, end, fork, fork_two, kill
+from conftest import CHAPTER, START, end, fork, fork_two, kill
 from mmdet.apis import DetInferencer
 from mmengine import Config
 from mmengine.logging import HistoryBuffer
@@ -113,6 +113,7 @@ def test_an_averaged_model_and_reading_processes_resume_too(scenes, tmp_path, mo
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.skipif(START != "fork", reason="its processes must inherit what this test has replaced")
 def test_two_processes_train_as_one_run(scenes, tmp_path, monkeypatch):
     """Both take half of the pictures, hold the same weights, and are scored on all of the validation pictures."""
     finish = plugins.RunFolder.finish

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import end, fork, fork_two, kill, thing
+from conftest import START, end, fork, fork_two, kill, thing
 from PIL import Image
 
 import datasets
@@ -59,6 +59,7 @@ def test_killed_and_resumed_equals_never_killed(scenes, tmp_path):
     assert_same_run(tmp_path / "whole", killed)
 
 
+@pytest.mark.skipif(START != "fork", reason="its processes must inherit what this test has replaced")
 def test_two_processes_train_one_network(scenes, tmp_path, monkeypatch):
     run, validate = tmp_path / "run", engine.validate
 
