@@ -27,6 +27,7 @@ import options
 import pictures
 from augment import Augment
 from optimizers import make_optimizer
+from utils import say
 
 ROUNDS = 5
 
@@ -68,6 +69,26 @@ def matrix_product(args: Namespace, device: torch.device):
     n = 8192 if device.type == "cuda" else 2048
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if args.precision == "bf16" else torch.float32)
     return lambda: a @ a, 2 * n**3
+
+
+def peak(args: Namespace, device: torch.device) -> float:
+    """-> the FLOP/s of a large matrix product in the precision of the run: the median of three, after one to warm up."""
+    product, flops = matrix_product(args, device)
+    return flops / statistics.median([seconds_of(product, device) for _ in range(4)][1:])
+
+
+def operations(arch: str, num_classes: int, sizes: list[int], pictures: int) -> float:
+    """-> the FLOPs of training on `pictures` pictures an epoch, whose sides are `sizes`, an item for each epoch. Counted as
+    three forward passes: the gradients of the weights and those of the layers' inputs cost about one each."""
+    flops = {size: models.count_flops(models.build(arch, num_classes), size) for size in set(sizes)}
+    return 3.0 * pictures * sum(flops[size] for size in sizes)
+
+
+def report_work(args: Namespace, operations: float, seconds: float, device: torch.device) -> None:
+    """What a run took: its operations, their speed, and, of a run that took minutes, what this machine could do."""
+    say(f"{operations:.2e} operations, counted as three forward passes: {operations / seconds / 1e9:.0f} GFLOP/s")
+    if seconds >= 60:  # measuring the peak takes a second
+        say(f"peak: {peak(args, device) / 1e9:.0f} GFLOP/s, a large matrix product in {args.precision}")
 
 
 def measure_steps(args: Namespace, device: torch.device) -> dict:

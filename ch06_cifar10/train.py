@@ -29,7 +29,7 @@ import models
 import utils
 from augment import Augment, mixup
 from optimizers import make_optimizer, make_scheduler
-from options import SMALL_FIRST, fill_in_recipe, parse
+from options import SIZES, fill_in_recipe, parse
 from utils import fail, rank, say, world
 
 
@@ -301,14 +301,19 @@ def train(args: Namespace, device: torch.device) -> Path:
             break
 
     events.close()
+    if rank() == 0:
+        side, pictures = train_loader.image_size, len(train_loader) * train_loader.batch_size
+        sizes = [training_size(args, epoch, side) or side for epoch in range(progress["epoch"])]
+        operations = bench.operations(args.arch, len(data.classes), sizes, pictures)
+        bench.report_work(args, operations, progress["seconds"], device)
     finish(run, args, progress)
     return run
 
 
 def training_size(args: Namespace, epoch: int, image_size: int) -> int | None:
     """The side to which the pictures of this epoch are made smaller, or None: as they are."""
-    small, share = SMALL_FIRST.get(args.arch, (image_size, 0))
-    return small if small < image_size and epoch < round(share * args.epochs) else None
+    sizes = [size for share, size in SIZES.get(args.arch, ()) if epoch < round(share * args.epochs)]
+    return sizes[0] if sizes and sizes[0] < image_size else None
 
 
 def start_events(run: Path, progress: dict, loader) -> utils.Events:

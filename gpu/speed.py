@@ -19,8 +19,8 @@ import torch
 sys.path.insert(0, os.getcwd())
 sys.argv[0] = "train.py"
 
+import bench  # noqa: E402
 import datasets  # noqa: E402
-import models  # noqa: E402
 import options  # noqa: E402
 import test as tester  # noqa: E402
 import train  # noqa: E402
@@ -95,7 +95,7 @@ class SpeedRun:
         """Of one training, counted as three forward passes."""
         sizes = [train.training_size(self.args, epoch, 32) or 32 for epoch in range(self.args.epochs)]
         pictures = len(self.loader) * self.loader.batch_size
-        return sum(3.0 * models.count_flops(models.build("fastnet"), size) * pictures for size in sizes)
+        return bench.operations("fastnet", self.classes, sizes, pictures)
 
 
 def main() -> None:

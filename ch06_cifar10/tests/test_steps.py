@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+import bench
 import datasets
 import models
 import optimizers
@@ -94,9 +95,24 @@ def test_pictures_are_made_smaller_where_the_recipe_says_so():
     train.train_one_epoch(model, plain_pixels(), loader, optimizer, constant(optimizer), arguments(), 24, None)
     assert model.seen == [(True, 24)]
     sizes = [train.training_size(Namespace(arch="fastnet", epochs=10), epoch, 32) for epoch in range(10)]
-    assert sizes == [24] * 3 + [None] * 7
+    assert sizes == [20] * 3 + [24] * 3 + [28] + [None] * 3
+    assert train.training_size(Namespace(arch="fastnet", epochs=10), 4, 24) is None
     assert train.training_size(Namespace(arch="fastnet", epochs=10), 0, 16) is None  # never larger
     assert train.training_size(Namespace(arch="resnet", epochs=10), 0, 32) is None
+
+
+def test_a_run_says_its_operations_and_after_a_minute_the_peak(monkeypatch, capsys):
+    """LeNet-5 takes 651,720 MACs for a picture of 32 pixels (README): two operations each, three passes, 30 pictures."""
+    operations = bench.operations("lenet5", 10, [32, 32, 32], 10)
+    assert operations == 651_720 * 2 * 3 * 30
+    smaller = bench.operations("lenet5", 10, [16, 32, 32], 10)
+    assert smaller < operations and smaller > operations * 2 / 3
+    monkeypatch.setattr(bench, "matrix_product", lambda args, device: (lambda: None, 6e9))
+    monkeypatch.setattr(bench, "seconds_of", lambda work, device, times=iter([9.0, 4.0, 2.0, 3.0]): next(times))
+    bench.report_work(arguments(), 5e12, 59.0, CPU)
+    assert capsys.readouterr().out == "5.00e+12 operations, counted as three forward passes: 85 GFLOP/s\n"
+    bench.report_work(arguments(), 5e12, 60.0, CPU)
+    assert capsys.readouterr().out.endswith("peak: 2 GFLOP/s, a large matrix product in fp32\n")
 
 
 @pytest.mark.parametrize("schedule", ["linear", "onecycle"])
