@@ -22,7 +22,7 @@ RECIPES = {
     "vit": (100, 256, "adamw", 1e-3, 5e-2, "onecycle", 0.1, 4, 8),
     "fastnet": (10, 1000, "muon", 0.12, 0.0, "linear", 0.2, 2, 0),
 }
-# Pictures are made smaller until that share of the run is over: at 24 pixels an epoch costs half.
+# (share, side): until that share of the run is over, pictures are made smaller to that side. At 24 an epoch costs half.
 SIZES = {"fastnet": ((0.3, 24),)}
 SAMPLE_EPOCHS = 14  # enough for the sample's simple pictures
 FEWEST_STEPS = 400  # of a run on few pictures: the recipes' epochs are for tens of thousands
