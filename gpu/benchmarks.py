@@ -68,7 +68,7 @@ def speeds(figures: dict) -> tuple[str, float, float, float]:
 
 def training_rows(records: dict, language: int) -> list[str]:
     rows = []
-    for name, record in records.items():
+    for name, record in sorted(records.items(), key=lambda item: item[0][:4]):  # a step that was repeated comes last
         figures = record["figures"]
         if "utilisation" in figures:
             unit, ours, plain, times = speeds(figures)
@@ -88,8 +88,9 @@ def machine_rows(reports: list[dict]) -> list[str]:
     rows = []
     for found in reports:
         machine = found["machine"]
-        first = [record["figures"] for record in found["steps"].values() if "precision" in record.get("figures", {})]
-        taken = ", ".join(sorted({figures["precision"] for figures in first}))
+        done = [record for record in found["steps"].values() if record["status"] == "done"]
+        auto = [record["figures"] for record in done if "--precision auto" in record["commands"][0]]
+        taken = ", ".join(sorted({figures["precision"] for figures in auto}))
         products = machine["products"]
         about = f"{cell(machine['name'])} | {machine['cores']} | {', '.join(machine['flags'])}"
         rows.append(f"| {about} | {products['fp32']} | {products['bf16']} | {machine['bf16_over_fp32']} | {taken} |")
