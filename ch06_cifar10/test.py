@@ -18,6 +18,7 @@ from torchmetrics.functional import classification as metrics
 
 import datasets
 import models
+import options
 import pictures
 import utils
 from utils import Number, fail, new_figure, save_figure, say
@@ -205,11 +206,8 @@ def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score."""
-    recipe = utils.read_arguments(path.parent)
-    flags = "".join(f" --{name.replace('_', '-')}" for name in ("no_val", "compile") if recipe[name])
-    command = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {recipe['seed']}"
+    command = options.command_of(utils.read_arguments(path.parent), meta["data"])
     score = {name: result[name] for name in ("accuracy", "tta", "tested_on", "torch")}
-    command += f" --precision {recipe['precision']}{flags}"
     target = utils.free_name(args.export)
     utils.save_weights(target, model, **meta, command=command, score=score)
     say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")

@@ -29,7 +29,7 @@ import models
 import utils
 from augment import Augment, mixup
 from optimizers import make_optimizer, make_scheduler
-from options import SIZES, fill_in_recipe, parse
+from options import SIZES, SMALL_FIRST, fill_in_recipe, parse
 from utils import fail, rank, say, world
 
 
@@ -311,9 +311,10 @@ def train(args: Namespace, device: torch.device) -> Path:
 
 
 def training_size(args: Namespace, epoch: int, image_size: int) -> int | None:
-    """The side to which the pictures of this epoch are made smaller, or None: as they are."""
-    sizes = [size for share, size in SIZES.get(args.arch, ()) if epoch < round(share * args.epochs)]
-    return sizes[0] if sizes and sizes[0] < image_size else None
+    """The side to which the pictures of this epoch are made smaller, or None: as they are, as are all below 32 pixels."""
+    schedule = SMALL_FIRST if args.small_first else SIZES.get(args.arch, ())
+    parts = [part for until, part in schedule if epoch < round(until * args.epochs)]
+    return round(parts[0] * image_size) if parts and image_size >= 32 else None
 
 
 def start_events(run: Path, progress: dict, loader) -> utils.Events:

@@ -88,20 +88,27 @@ def test_an_epoch_is_one_step_down_the_loss_a_batch():
     assert model.seen == [(True, 4), (True, 4)]
 
 
+def recipe(arch: str, small_first: bool = False) -> Namespace:
+    return Namespace(arch=arch, epochs=10, small_first=small_first)
+
+
 def test_pictures_are_made_smaller_where_the_recipe_says_so(monkeypatch):
     model = Logits()
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     loader = Batches((pixels(2, 32), [0, 1]))
     train.train_one_epoch(model, plain_pixels(), loader, optimizer, constant(optimizer), arguments(), 24, None)
     assert model.seen == [(True, 24)]
-    sizes = [train.training_size(Namespace(arch="fastnet", epochs=10), epoch, 32) for epoch in range(10)]
+    sizes = [train.training_size(recipe("fastnet"), epoch, 32) for epoch in range(10)]
     assert sizes == [24] * 3 + [None] * 7
-    monkeypatch.setitem(options.SIZES, "fastnet", ((0.3, 20), (0.6, 24), (0.7, 28)))
-    sizes = [train.training_size(Namespace(arch="fastnet", epochs=10), epoch, 32) for epoch in range(10)]
+    monkeypatch.setitem(options.SIZES, "fastnet", ((0.3, 20 / 32), (0.6, 24 / 32), (0.7, 28 / 32)))
+    sizes = [train.training_size(recipe("fastnet"), epoch, 32) for epoch in range(10)]
     assert sizes == [20] * 3 + [24] * 3 + [28] + [None] * 3
-    assert train.training_size(Namespace(arch="fastnet", epochs=10), 4, 24) is None
-    assert train.training_size(Namespace(arch="fastnet", epochs=10), 0, 16) is None  # never larger
-    assert train.training_size(Namespace(arch="resnet", epochs=10), 0, 32) is None
+    assert train.training_size(recipe("fastnet"), 0, 64) == 40  # the same part of a larger picture
+    assert train.training_size(recipe("fastnet"), 0, 31) is None  # there is little to leave out
+    assert train.training_size(recipe("resnet"), 0, 32) is None
+    for arch in ("resnet", "fastnet"):  # the flag counts more than the architecture's own sizes
+        sizes = [train.training_size(recipe(arch, small_first=True), epoch, 32) for epoch in range(10)]
+        assert sizes == [20] * 2 + [24] * 3 + [None] * 5
 
 
 def test_a_run_says_its_operations_and_after_a_minute_the_peak(monkeypatch, capsys):

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import datasets
 import models
+import options
 import test as tester
 import utils
 
@@ -93,6 +94,17 @@ def test_weights_that_do_not_fit_are_refused(weights, tmp_path):
 def test_other_classes_than_the_networks_are_refused(weights, tmp_path):
     with pytest.raises(SystemExit, match="knows the classes cat, dog, frog; sample has airplane"):
         tester.main(["--weights", str(weights), "--data", "sample", "--out", str(tmp_path), "--device", "cpu"])
+
+
+def test_the_command_in_exported_weights_repeats_the_run():
+    words = "--arch mobilenet --data cifar10 --seed 3 --limit 300 --lr 0.05 --epochs 7 --no-flip --small-first --run x"
+    args = options.parse("", words.split())
+    options.fill_in_recipe(args)
+    command = options.command_of(vars(args), "cifar10")
+    assert "--run" not in command and "--batch-size" not in command  # the folder does not matter; the recipe has the rest
+    again = options.parse("", command.split()[2:])
+    options.fill_in_recipe(again)
+    assert vars(again) | {"run": "x"} == vars(args)
 
 
 @pytest.mark.parametrize(("arch", "at_least"), [("mobilenet", 0.87), ("fastnet", 0.94)])
