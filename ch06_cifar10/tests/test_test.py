@@ -101,9 +101,8 @@ def test_the_command_in_exported_weights_repeats_the_run():
     args = options.parse("", words.split())
     options.fill_in_recipe(args)
     command = options.command_of(vars(args), "cifar10")
-    assert (
-        "--run" not in command and "--batch-size" not in command
-    )  # the folder does not matter; the recipe has the rest
+    assert "--run" not in command  # where it was written does not matter
+    assert "--batch-size" not in command  # as the recipe has it
     again = options.parse("", command.split()[2:])
     options.fill_in_recipe(again)
     assert vars(again) | {"run": "x"} == vars(args)
