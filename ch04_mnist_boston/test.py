@@ -19,6 +19,7 @@ import boston
 import denoise
 import mnist
 import models
+import options
 import utils
 from utils import fail, say
 
@@ -135,8 +136,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, 
     """Saves the weights to share, with how they were made and what they score."""
     if not saved:
         fail("--export saves the weights of a run: name it with --run")
-    flags = "".join(f" --{name} {saved[name]}" for name in ("limit", "epochs", "precision") if saved.get(name))
-    command = f"python train.py {args.task} --arch {meta['arch']} --data {meta['data']} --seed {saved['seed']}{flags}"
+    command = utils.command_of(saved, options.parse("", [args.task]), args.task)
     score = {name: value for name, value in result.items() if isinstance(value, (int, float, str))}
     target = utils.free_name(args.export)
     utils.save_weights(target, model, **meta, command=command, score=score | {"torch": torch.__version__})

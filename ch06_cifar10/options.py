@@ -116,16 +116,3 @@ def fill_in_recipe(
         fail(f"--crop {args.crop}: must be less than the {image_size} pixels of a side")
     if args.data == "auto" and data:
         args.data = data.name
-
-
-def command_of(saved: dict, data: str) -> str:
-    """-> the command that trains this again: what args.json has `saved`, as far as it differs from the recipe, on `data`."""
-    usual = vars(parse("", ["--arch", saved["arch"]])) | dict(zip(COLUMNS, RECIPES[saved["arch"]], strict=True))
-    always = {"arch": saved["arch"], "data": data, "seed": saved["seed"], "precision": saved["precision"]}
-    matters = set(usual) - set(always) - {"run", "resume", "quick", "bench", "data_root", "mirror", "device", "workers"}
-    changed = {name: saved[name] for name in saved if name in matters and saved[name] != usual[name]}
-    flags = [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
-        for name, value in {**always, **changed}.items()
-    ]
-    return " ".join(["python train.py", *flags])

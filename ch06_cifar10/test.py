@@ -206,7 +206,7 @@ def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score."""
-    command = options.command_of(utils.read_arguments(path.parent), meta["data"])
+    command = utils.command_of(utils.read_arguments(path.parent), options.parse("", []))
     score = {name: result[name] for name in ("accuracy", "tta", "tested_on", "torch")}
     target = utils.free_name(args.export)
     utils.save_weights(target, model, **meta, command=command, score=score)

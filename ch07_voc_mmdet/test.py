@@ -29,10 +29,10 @@ import datasets
 import evaluate
 import models
 import pictures
+import train
 import utils
 import voc
 from plugins import read_pixels
-from train import make_runner, read_config
 from utils import fail, say
 
 WEIGHTS = Path(__file__).parent / "weights" / "fcos-tiny.safetensors"
@@ -88,7 +88,7 @@ def load_detector(args: argparse.Namespace) -> tuple[Config, dict, dict, Path]:
         return config, state, meta | {"root": "data"}, path
     if not (args.config or (path.parent / "config.py").is_file()):
         fail(f"{path}: no config.py beside it; name the configuration with --config FILE")
-    config = read_config(args.config or str(path.parent / "config.py"))
+    config = train.read_config(args.config or str(path.parent / "config.py"))
     saved = utils.load_checkpoint(path)
     if not isinstance(saved, dict) or "state_dict" not in saved:
         fail(f"{path}: not a checkpoint of mmengine (there is no state_dict in it)")
@@ -281,7 +281,7 @@ def test(args: argparse.Namespace, config: Config, state: dict, meta: dict, path
     models.set_part(config, "test", data.name, root, parts, data.classes, only=ids)
     models.set_runtime(config, 0)
     out = output_folder(args, meta, path)
-    runner = make_runner(config, out, device)
+    runner = train.make_runner(config, out, device)
     network = fill(runner.model, state, path, device)
     start = time.perf_counter()
     if args.tiles:
@@ -374,9 +374,7 @@ def export(args, config: Config, network: nn.Module, meta: dict, path: Path, res
     recipe = read_recipe(path)
     if meta["arch"] not in models.FILES or not recipe or recipe["config"]:
         fail("--export: only what train.py made with --arch can be built again from its name")
-    command = f"python train.py --arch {meta['arch']} --size {meta['size']} --data {meta['data']}"
-    for name in ("epochs", "batch_size", "lr", "image_size", "seed"):
-        command += f" --{name.replace('_', '-')} {recipe[name]}" if recipe[name] else ""
+    command = utils.command_of(recipe, train.parse([]))
     side = next((step["scale"][0] for step in models.test_steps(config) if step["type"] == "Resize"), None)
     score = {key: result[key] for key in ("mAP50_area", "mAP50_11points", "tested_on", "part", "torch")}
     score["AP"] = result["coco"]["AP"]

@@ -675,6 +675,28 @@ def save_arguments(run: Path, args) -> None:
     write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
 
 
+ON_THIS_MACHINE = (
+    "run", "resume", "data_root", "cache", "mirror", "device", "workers", "num_gpus", "shard", "launch", "bench",
+)  # fmt: skip
+
+
+def command_of(saved: dict, usual: argparse.Namespace, task: str = "") -> str:
+    """-> the command that trains again what the run with the arguments `saved` has trained, for weights that are shared.
+
+    It names every flag that differs from `usual`, the arguments of a bare train.py, and always the network, the data, the seed
+    and the precision. It does not name where things lay on this machine.
+    """
+    usual = vars(usual) | dict.fromkeys(("arch", "data", "seed", "precision"))
+    words = ["python train.py", *task.split()]
+    for name in dict.fromkeys(("arch", "data", *saved)):
+        value = saved.get(name)
+        if name in usual and name not in ON_THIS_MACHINE and value != usual[name]:
+            given = value if isinstance(value, list) else [] if value is True else [value]
+            given = [Path(one).name if Path(str(one)).is_absolute() else one for one in given]
+            words += [flags([name]), *map(quoted, given)]
+    return " ".join(words)
+
+
 def last_checkpoint(run: Path, args) -> dict | None:
     """-> what the run saved last, or None if it is new or saved nothing yet. Only the first process needs the file."""
     if args.resume is None:

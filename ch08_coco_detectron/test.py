@@ -20,8 +20,8 @@ import torch
 import datasets
 import draw
 import evaluate
+import options
 import utils
-from options import ENGINES
 from pictures import list_pictures
 from tiles import in_tiles
 from train import pick_engine
@@ -36,7 +36,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("files", nargs="*", help="pictures, or folders of pictures, to search instead of testing")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or coco: the engine's own COCO weights")
-    parser.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help="for --weights coco")
+    parser.add_argument("--engine", choices=("auto", *options.ENGINES), default="auto", help="for --weights coco")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", metavar="DIR", help="where coco/ lies (default: the run's, or data)")
     parser.add_argument("--out", metavar="DIR", help="where results go (default: the run folder, or runs/test-ARCH)")
@@ -191,11 +191,7 @@ def draw_errors(split: datasets.Split, wrong: list, categories: list[dict], path
 
 def export(args: argparse.Namespace, state: dict, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score."""
-    saved = saved_arguments(path)
-    flags = ("engine", "arch", "data", "epochs", "batch_size", "lr", "seed", "limit")
-    command = "python train.py" + "".join(
-        f" --{n.replace('_', '-')} {saved[n]}" for n in flags if saved.get(n) is not None
-    )
+    command = utils.command_of(utils.read_arguments(path.parent), options.parse("", []))
     score = {"mask_AP": result["mask"]["AP"], "mask_AP50": result["mask"]["AP50"], "box_AP": result["box"]["AP"]}
     score |= {name: result[name] for name in ("tested_on", "torch")}
     model = torch.nn.Module()

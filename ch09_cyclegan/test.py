@@ -24,6 +24,7 @@ from torchvision.utils import make_grid
 
 import datasets
 import models
+import options
 import pictures
 import sample
 import utils
@@ -249,10 +250,7 @@ def export(args: argparse.Namespace, generators: nn.ModuleDict, meta: dict, path
     """Saves the generators to share, with how they were made and what they score."""
     if not (path.parent / "args.json").exists():
         fail(f"--export: {path} is in no run folder, so nothing says how it was trained")
-    recipe = utils.read_arguments(path.parent)
-    names = ["arch", "width", "patch", "upsample", "image_size", "epochs", "batch_size", "lr", "seed", "precision"]
-    flags = " ".join(f"--{name.replace('_', '-')} {recipe[name]}" for name in names)
-    command = f"python train.py --data {meta['data']} --mode {meta['mode']} {flags}"
+    command = utils.command_of(utils.read_arguments(path.parent), options.parse("", []))
     target = utils.free_name(args.export)
     utils.save_weights(target, generators.half(), **meta, command=command, score=score, torch=torch.__version__)
     say(f"wrote {target}: {target.stat().st_size / 1e6:.1f} MB")

@@ -6,7 +6,6 @@ texts in batches of 256 would be three steps an epoch, and a network that has le
 
 import argparse
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +26,6 @@ RECIPES = {
     "transformer": ("char", 8, 128, 1e-3, 1e-2, 64, 128, 0.1, 0.1),
 }
 BUILT_IN = ("auto", "weibo", "weibo_senti_100k", "sample")
-NOT_THE_RECIPE = ("run", "resume", "data_root", "cache", "device", "workers", "bench")
 LEAST_STEPS = 600  # of a training, whatever the number of texts
 SMALLEST_BATCH = 16
 LONGEST_TEXT = 512  # tokens that are read by default, if many texts have so many
@@ -135,22 +133,3 @@ def fill_in_recipe(args: argparse.Namespace, corpus: Corpus) -> None:
             setattr(args, name, value)
     if args.data == "auto":
         args.data = corpus.name
-
-
-def command_of(recipe: dict) -> str:
-    """The command that trains so again, whatever the defaults are by then, from a run's args.json."""
-    words, flags = ["python train.py"], ("balance", "compile", "quick")
-    recipe = recipe | {"data": Path(str(recipe["data"])).name}  # not where it lay on this machine
-    usual = vars(parse("", []))
-    for name in ("arch", "data", "emoticons", *COLUMNS, *usual):
-        plain = name not in (*COLUMNS, "arch", "data", "seed", "max_length") and recipe.get(name) == usual[name]
-        skipped = (
-            plain
-            or recipe.get(name) is None
-            or name in NOT_THE_RECIPE
-            or (name == "longest" and recipe["arch"] != "fasttext")
-        )
-        if not skipped and f"--{name.replace('_', '-')}" not in words:
-            words.append(f"--{name.replace('_', '-')}")
-            words += [] if name in flags else [str(recipe[name])]
-    return " ".join(words)

@@ -313,7 +313,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, r
     """Saves the weights to share, in half precision, with the vocabulary, how they were made and what they score."""
     if path.suffix != ".pt":
         fail(f"--export: {path} is no run; only a run knows how its weights were made")
-    command = options.command_of(utils.read_arguments(path.parent))
+    command = utils.command_of(utils.read_arguments(path.parent), options.parse("", []))
     score = {name: result[name] for name in ("accuracy", "macro_f1", "texts", "tested_on", "torch")}
     about = {name: value for name, value in meta.items() if name != "labels"}
     target = utils.free_name(args.export)

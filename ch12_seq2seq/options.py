@@ -5,7 +5,6 @@ A recipe is laid out in steps: few pairs are trained for more epochs, in smaller
 
 import argparse
 import math
-from pathlib import Path
 
 import models
 import utils
@@ -18,7 +17,6 @@ RECIPES = dict.fromkeys(models.MODELS, RECURRENT) | {"transformer": (24, 2000, 1
 SIZES = ("width", "hidden", "layers", "decoder_layers", "heads", "feedforward", "dropout")  # what MODELS may say
 SAMPLE = {"width": 128, "hidden": 256, "heads": 4, "layers": 2, "decoder_layers": 2, "feedforward": 256, "dropout": 0.1}
 LEAST_STEPS = 600  # of a training, whatever the number of pairs
-NOT_THE_RECIPE = ("run", "resume", "data_root", "device", "workers", "bench")
 SAMPLE_EPOCHS = 5  # of small networks: its sentences are short and its words few
 
 
@@ -125,16 +123,3 @@ def fill_in_recipe(args: argparse.Namespace, data_name: str, batches: TokenBatch
     if args.data == "auto":
         args.data = data_name
     batches.batch_size = args.batch_size
-
-
-def command_of(recipe: dict) -> str:
-    """The command that trains so again, whatever the defaults are by then, from a run's args.json."""
-    usual, words = vars(parse("", [])), ["python train.py"]
-    for name in dict.fromkeys(("arch", "data", "seed", "precision", "split", *COLUMNS, *SIZES, *usual)):
-        value, always = recipe.get(name), name in ("arch", "data", "seed", "precision", "split", *COLUMNS, *SIZES)
-        if value is None or value is False or name in NOT_THE_RECIPE or (value == usual.get(name) and not always):
-            continue
-        values = [] if value is True else value if isinstance(value, list) else [value]
-        values = [Path(one).name for one in values] if name == "data" else values  # not where it lay on this machine
-        words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return " ".join(words)

@@ -249,7 +249,7 @@ def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score; the vocabularies are in `meta`."""
-    command = options.command_of(utils.read_arguments(path.parent))
+    command = utils.command_of(utils.read_arguments(path.parent), options.parse("", []))
     names = (
         "bleu",
         "bleu_all_references",

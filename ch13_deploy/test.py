@@ -18,6 +18,7 @@ import torch
 
 import datasets
 import models
+import train
 import utils
 from service import engine
 from utils import fail, say
@@ -88,8 +89,7 @@ def export(args: argparse.Namespace, path: Path, result: dict) -> None:
     """Saves the weights to share, with how they were made and what they score."""
     model, meta = models.load(path)
     if path.suffix == ".pt":
-        seed = utils.read_arguments(path.parent)["seed"]
-        meta["command"] = f"python train.py --arch {meta['arch']} --data {meta['data']} --seed {seed}"
+        meta["command"] = utils.command_of(utils.read_arguments(path.parent), train.parse([]))
     score = {name: result[name] for name in ("accuracy", "tested_on", "torch")}
     utils.save_weights(args.export, model.network, **meta | {"score": score})
     say(f"wrote {args.export}: {Path(args.export).stat().st_size / 1e6:.1f} MB")

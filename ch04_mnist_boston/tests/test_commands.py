@@ -1,6 +1,7 @@
 """The command lines: the three tasks as a user types them, and nonsense refused in one line."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -9,9 +10,22 @@ import torch
 from conftest import CHAPTER, as_a_program, fork, wait_for
 
 import compare
+import options
 import test as tester
 import train
 import utils
+
+COMMON = "--data mine --limit 9 --epochs 2 --batch-size 3 --lr 0.01 --weight-decay 0.3 --seed 3"
+PICTURES = f"{COMMON} --weights w.pt --patience 3 --precision bf16 --compile"
+EVERY = [
+    (
+        "boston",
+        f"{COMMON} --arch course --target price --drop B CHAS --split loo --folds 3 --shuffles 2 --members 2 --width 8 "
+        "--features plain --huber 0.3 --l1 0.1 --dropout 0.4 --patience 2",
+    ),
+    ("mnist", f"{PICTURES} --arch alexnet --image-size 64 --augment 2 --average 0.9 --balance"),
+    ("denoise", f"{PICTURES} --arch deep --noise 0.3"),
+]
 
 
 def test_the_three_tasks_run_quickly_offline(tmp_path, monkeypatch, capsys):
@@ -91,3 +105,14 @@ def test_runs_are_never_overwritten_nor_mixed_up(tmp_path):
         train.main(["denoise", "--resume", str(tmp_path / "run")])
     with pytest.raises(SystemExit, match="no run of denoise"):
         tester.main(["denoise", "--run", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize(("task", "every"), EVERY, ids=[task for task, _ in EVERY])
+def test_the_command_in_exported_weights_repeats_the_run(task, every):
+    args, usual = options.parse("", [task, *every.split()]), options.parse("", [task])
+    elsewhere = dict.fromkeys(utils.ON_THIS_MACHINE)  # where it was trained, and on what, does not matter
+    not_tried = [name for name in vars(args) if vars(args)[name] == vars(usual)[name] and name not in elsewhere]
+    assert set(not_tried) <= {"quick", "task", "precision", "compile"}  # boston has no use for the last two
+    command = utils.command_of(json.loads(json.dumps(vars(args))), usual, task)
+    again = options.parse("", shlex.split(command)[2:])
+    assert vars(again) | elsewhere == vars(args) | elsewhere

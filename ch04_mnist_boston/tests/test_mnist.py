@@ -16,6 +16,7 @@ import datasets
 import loop
 import mnist
 import models
+import options
 import photo
 import sample
 import test as tester
@@ -180,7 +181,9 @@ def test_learns_the_sample(tmp_path, device):
     run = tmp_path / "run"
     words = ["mnist", "--data", "sample", "--arch", "cnn", "--augment", "0.5", "--average", "0.9", "--epochs", "14"]
     train.main([*words, "--device", device, "--run", str(run)])
-    tester.main(["mnist", "--run", str(run), "--device", device])
+    tester.main(["mnist", "--run", str(run), "--device", device, "--export", str(tmp_path / "mine.safetensors")])
+    _, meta = utils.load_weights(tmp_path / "mine.safetensors")
+    assert meta["command"] == utils.command_of(utils.read_arguments(run), options.parse("", ["mnist"]), "mnist")
     result = json.loads((run / "test.json").read_text("utf-8"))
     assert result["accuracy"] > 0.95 and result["pictures"] == 300 and result["tested_on"] == "sample"
     confusion = np.array(result["confusion"])

@@ -388,6 +388,8 @@ def test_answers_of_two_calls_are_both_kept(folder, tmp_path):
     for _ in range(2):
         measured(run, "--export", tmp_path / "mine.safetensors")
     assert (tmp_path / "mine-2.safetensors").exists()
+    _, meta = utils.load_weights(tmp_path / "mine.safetensors")
+    assert meta["command"] == utils.command_of(utils.read_arguments(run), options.parse("", []))
 
 
 def test_runs_are_compared_in_a_table_and_a_picture(folder, tmp_path, capsys):

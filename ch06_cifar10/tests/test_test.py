@@ -1,6 +1,8 @@
 """test.py: its figures equal counting by hand, it classifies files, and it refuses what it cannot use."""
 
 import json
+import os
+import shlex
 
 import pytest
 import torch
@@ -97,15 +99,23 @@ def test_other_classes_than_the_networks_are_refused(weights, tmp_path):
 
 
 def test_the_command_in_exported_weights_repeats_the_run():
-    words = "--arch mobilenet --data cifar10 --seed 3 --limit 300 --lr 0.05 --epochs 7 --no-flip --small-first --run x"
-    args = options.parse("", words.split())
-    options.fill_in_recipe(args)
-    command = options.command_of(vars(args), "cifar10")
-    assert "--run" not in command  # where it was written does not matter
-    assert "--batch-size" not in command  # as the recipe has it
-    again = options.parse("", command.split()[2:])
-    options.fill_in_recipe(again)
-    assert vars(again) | {"run": "x"} == vars(args)
+    every = """--data cifar100 --image-size 48 --loader files --limit 300 --no-val --arch torchvision_resnet18
+        --weights w.pt --pretrained --epochs 7 --batch-size 64 --optimizer sgd --lr 0.05 --weight-decay 0.1
+        --schedule cosine --label-smoothing 0.3 --balance --crop 3 --cutout 5 --colour 0.1 --mixup 0.2
+        --small-first --no-flip --seed 3 --precision bf16 --compile"""
+    args, usual = options.parse("", every.split()), options.parse("", [])
+    elsewhere = dict.fromkeys(utils.ON_THIS_MACHINE)  # where it was trained, and on what, does not matter
+    not_tried = [name for name in vars(args) if vars(args)[name] == vars(usual)[name] and name not in elsewhere]
+    assert not_tried == ["patience", "quick"]  # --no-val takes no --patience
+    command = utils.command_of(json.loads(json.dumps(vars(args))), usual)
+    again = options.parse("", shlex.split(command)[2:])
+    assert vars(again) | elsewhere == vars(args) | elsewhere
+
+
+def test_the_command_in_exported_weights_does_not_say_where_things_lay(tmp_path):
+    args = options.parse("", ["--data", str(tmp_path / "my shop"), "--data-root", "/secret", "--run", "x"])
+    command = utils.command_of(vars(args), options.parse("", []))
+    assert command == "python train.py --arch resnet --data 'my shop' --seed 0 --precision fp32" or os.name == "nt"
 
 
 @pytest.mark.parametrize(("arch", "at_least"), [("mobilenet", 0.87), ("mobilenet_all", 0.90), ("fastnet", 0.94)])

@@ -1,6 +1,7 @@
 """test.py: it measures what it says, draws on pictures and videos, and refuses what it cannot use."""
 
 import json
+import shlex
 import shutil
 
 import cv2
@@ -63,7 +64,7 @@ def test_exported_weights_score_the_same(run, scenes, tmp_path):
     tester.main(["--run", str(run), "--export", str(file), "--device", "cpu"])
     _, meta = utils.load_weights(file)
     assert meta["classes"] == ["balloon", "boat", "car", "house", "tree"] and meta["image_size"] == 96
-    assert meta["command"].startswith(f"python train.py --arch rtmdet --size tiny --data {scenes} --epochs 2")
+    assert meta["command"] == utils.command_of(utils.read_arguments(run), train.parse([]))
     tester.main(["--weights", str(file), "--device", "cpu", "--out", str(tmp_path / "out")])
     one, two = (json.loads((p / "test.json").read_text("utf-8")) for p in (run, tmp_path / "out"))
     assert one["classes"] == two["classes"] and one["coco"] == two["coco"]
@@ -185,7 +186,7 @@ def test_a_file_that_is_no_picture_is_named_and_the_others_are_answered(run, tmp
 
 def test_weights_that_do_not_fit_are_refused(run, scenes, tmp_path):
     state = utils.load_checkpoint(run / "best.pth")["state_dict"]
-    network = models.make_network(tester.read_config(str(run / "config.py")))
+    network = models.make_network(tester.train.read_config(str(run / "config.py")))
     network.load_state_dict(state)
     meta = {"arch": "fcos", "size": "tiny", "classes": ["a", "b"], "data": str(scenes), "image_size": 96}
     utils.save_weights(tmp_path / "wrong.safetensors", tester.unshared(network), **meta)
@@ -216,3 +217,15 @@ def test_shipped_weights_load_and_state_their_score(tmp_path):
     words = ["--weights", str(tester.WEIGHTS), "--data", str(tmp_path / "unseen"), "--out", str(tmp_path)]
     tester.main([*words, "--device", "cpu"])
     assert json.loads((tmp_path / "test.json").read_text("utf-8"))["mAP50_area"] > 0.6
+
+
+def test_the_command_in_exported_weights_repeats_the_run():
+    every = """--data shop --limit 9 --classes cat,dog --no-val --arch rtmdet --size tiny --config my.py
+        --weights none --epochs 2 --batch-size 3 --lr 0.01 --image-size 96 --seed 3 --precision bf16"""
+    args, usual = train.parse(every.split()), train.parse([])
+    elsewhere = dict.fromkeys(utils.ON_THIS_MACHINE)  # where it was trained, and on what, does not matter
+    not_tried = [name for name in vars(args) if vars(args)[name] == vars(usual)[name] and name not in elsewhere]
+    assert not_tried == ["patience", "quick"]  # --no-val takes no --patience
+    command = utils.command_of(json.loads(json.dumps(vars(args))), usual)
+    again = train.parse(shlex.split(command)[2:])
+    assert vars(again) | elsewhere == vars(args) | elsewhere

@@ -1,6 +1,7 @@
 """test.py: its files agree with each other, it searches pictures, it refuses what it cannot use. And read_coco.py."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import draw
 import evaluate
 import masks
 import models
+import options
 import read_coco
 import sample
 import test as tester
@@ -58,7 +60,8 @@ def test_a_test_writes_files_that_agree(run, capsys):
     )
     assert all((run / name).stat().st_size > 50 for name in names)
     _, meta = utils.load_weights(run / "mini.safetensors")
-    assert meta["score"]["mask_AP"] == result["mask"]["AP"] and "--epochs 1" in meta["command"]
+    assert meta["score"]["mask_AP"] == result["mask"]["AP"]
+    assert meta["command"] == utils.command_of(utils.read_arguments(run), options.parse("", []))
     source = json.loads((run / "args.json").read_text("utf-8"))["data"]
     words = ["--weights", str(run / "mini.safetensors"), "--data", source]
     tester.main([*words, "--out", str(run / "out"), "--device", "cpu"])
@@ -221,3 +224,16 @@ def test_a_truncated_file_is_refused_in_one_line(tmp_path, run_script):
     (tmp_path / "instances_val.json").write_text('{"images": [{"id": 1')
     process = run_script("read_coco.py", tmp_path / "instances_val.json")
     assert process.returncode == 1 and "cut off" in process.stderr and process.stderr.count("\n") == 1
+
+
+def test_the_command_in_exported_weights_repeats_the_run():
+    every = """--engine torchvision --data shop --categories cat,dog --limit 9 --arch mask_rcnn_r50_fpn --weights none
+        --epochs 2 --patience 3 --batch-size 4 --lr 0.01 --weight-decay 0.1 --schedule step --min-size 90 100
+        --max-size 200 --no-flip --seed 3 --precision bf16"""
+    args, usual = options.parse("", every.split()), options.parse("", [])
+    elsewhere = dict.fromkeys(utils.ON_THIS_MACHINE)  # where it was trained, and on what, does not matter
+    not_tried = [name for name in vars(args) if vars(args)[name] == vars(usual)[name] and name not in elsewhere]
+    assert not_tried == ["quick", "compile"]
+    command = utils.command_of(json.loads(json.dumps(vars(args))), usual)
+    again = options.parse("", shlex.split(command)[2:])
+    assert vars(again) | elsewhere == vars(args) | elsewhere

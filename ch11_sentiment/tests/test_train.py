@@ -143,6 +143,7 @@ def test_shared_weights_start_another_run_with_their_own_vocabulary(tmp_path, ta
     own = table([(f"第{i}个{'甲乙丙'[i % 3]}", "甲乙丙"[i % 3]) for i in range(300)])
     train.main([*words, "--data", str(own), "--weights", shared, "--run", str(tmp_path / "own")])
     saved, meta = utils.load_checkpoint(tmp_path / "own" / "best.pt"), utils.load_weights(shared)[1]
+    assert meta["command"] == utils.command_of(utils.read_arguments(tmp_path / "run"), options.parse("", []))
     assert saved["meta"]["vocabulary"] == meta["vocabulary"] and saved["meta"]["classes"] == ["丙", "乙", "甲"]
     assert saved["model"]["head.bias"].shape == (3,)
     with pytest.raises(SystemExit, match="holds a textcnn, not a lstm"):

@@ -147,6 +147,7 @@ def test_what_is_exported_is_what_was_measured(tmp_path, weights):
     tester.main(["--run", str(run), "--export", str(out), "--beam", "1", *CPU])
     small_state, small_meta = utils.load_weights(out)
     assert {t.dtype for t in small_state.values()} == {torch.float16}
+    assert small_meta["command"] == "python train.py --data sample --seed 0 --epochs 1 --precision fp32"
     tester.main(["--weights", str(out), "--out", str(tmp_path / "again"), "--beam", "1", *CPU])
     again = json.loads((tmp_path / "again" / "test.json").read_text("utf-8"))
     assert again["perplexity"] == small_meta["score"]["perplexity"] and again["bleu"] == small_meta["score"]["bleu"]

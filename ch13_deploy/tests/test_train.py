@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -232,7 +233,9 @@ def test_learns_the_sample_and_is_tested_once(tmp_path, device, monkeypatch):
     train.main(["--arch", "tiny", "--epochs", "6", "--lr", "0.01", "--device", device, "--run", run])
     for name in ("args.json", "metrics.csv", "curves.png", "last.pt", "best.pt"):
         assert (tmp_path / "run" / name).stat().st_size > 100
-    tester.main(["--run", run])
+    tester.main(["--run", run, "--export", str(tmp_path / "mine.safetensors")])
+    _, meta = utils.load_weights(tmp_path / "mine.safetensors")
+    assert meta["command"] == utils.command_of(utils.read_arguments(run), train.parse([]))
     result = json.loads((tmp_path / "run" / "test.json").read_text("utf-8"))
     assert result["accuracy"] > 0.5 and result["pictures"] == 300 and result["tested_on"] == "sample"
 
@@ -266,3 +269,15 @@ def test_nonsense_is_refused_in_one_line(words, message):
     with pytest.raises(SystemExit) as refusal:
         train.main(["--device", "cpu", "--limit", "50", *words])
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_the_command_in_exported_weights_repeats_the_run():
+    every = """--data shop --image-size 48 --limit 9 --arch tiny --epochs 2 --batch-size 8 --lr 0.01
+        --weight-decay 0.1 --seed 3 --precision bf16 --compile"""
+    args, usual = train.parse(every.split()), train.parse([])
+    elsewhere = dict.fromkeys(utils.ON_THIS_MACHINE)  # where it was trained, and on what, does not matter
+    not_tried = [name for name in vars(args) if vars(args)[name] == vars(usual)[name] and name not in elsewhere]
+    assert not_tried == ["quick"]
+    command = utils.command_of(json.loads(json.dumps(vars(args))), usual)
+    again = train.parse(shlex.split(command)[2:])
+    assert vars(again) | elsewhere == vars(args) | elsewhere
