@@ -28,6 +28,7 @@ from optimizers import make_optimizer, make_scheduler
 from utils import Number, fail, say
 
 WIDTHS = (32, 96, 96)
+RATES = (0.12, 0.67, 53.0)  # Muon's, of the filters, the last layer and the biases
 SMALL, WHOLE = (24,), (32,)  # the side in pixels to which the pictures of an epoch are scaled
 
 
@@ -41,6 +42,7 @@ class Idea:
     colour: float = 0.0
     label_smoothing: float = 0.2
     harder: int = 0  # so many of the last epochs see the harder half of the pictures
+    rates: tuple = RATES
     silu: bool = False
     bias: bool = False
     lookahead: bool = False
@@ -59,6 +61,7 @@ IDEAS = {
     "harder": Idea(
         help="three epochs on the harder half in place of the last two", sizes=SMALL * 3 + WHOLE * 6, harder=3
     ),
+    "rates": Idea(help="rates of 0.2, 0.54 and 57 in place of 0.12, 0.67 and 53", rates=(0.2, 0.54, 57.0)),
     "silu": Idea(help="SiLU in place of GELU", silu=True),
     "bias": Idea(help="a trained bias after the whitening", bias=True),
     "lookahead": Idea(help="every five steps the weights go half the way back", lookahead=True),
@@ -77,7 +80,7 @@ def change(model: nn.Module, idea: Idea) -> nn.Module:
 
 
 class Lookahead:
-    """In the place of a schedule, which it steps: every five steps the weights go back half the way that they went (Zhang et
+    """Takes the place of the schedule, and steps it. Every five steps the weights go back half the way they went (Zhang et
     al. 2019, "Lookahead Optimizer: k steps forward, 1 step back")."""
 
     def __init__(self, scheduler, model: nn.Module):
@@ -94,8 +97,8 @@ class Lookahead:
 
 
 class Average:
-    """In the place of a schedule, which it steps: in the last quarter of `steps` it keeps a running average of the weights
-    and of the batch norms' statistics, each step's share a fiftieth."""
+    """Takes the place of the schedule, and steps it. In the last quarter of all `steps` it keeps a running average of the
+    weights and of the batch norms' statistics; a new step counts one fiftieth."""
 
     def __init__(self, scheduler, model: nn.Module, steps: int):
         self.scheduler, self.model, self.left = scheduler, model, steps
@@ -110,7 +113,7 @@ class Average:
 
 
 def harder_half(model: nn.Module, normalize, loader, precision: str) -> datasets.Split:
-    """-> the half of the training pictures, as they are, to whose classes the network gives the lowest probabilities."""
+    """-> the half of the training pictures whose right class gets the lowest probability from the network."""
     split = datasets.Split(loader.images, loader.labels)
     right = answer(model, normalize, split, precision, views=False).softmax(1).gather(1, split.labels[:, None])[:, 0]
     return datasets.select(split, right.argsort()[: len(split) // 2])
@@ -142,7 +145,9 @@ def run_trial(idea: Idea, args: Namespace, data: datasets.Data, seed: int, devic
     model.whiten(normalize(next(iter(loader))[0]))
     model = change(model, idea).to(device)
     flops = {size: models.count_flops(model, size) for size in {32, *idea.sizes}}
-    optimizer = make_optimizer(model, "muon", args.lr, 0.0, args.precision)
+    optimizer = make_optimizer(model, "muon", RATES[0], 0.0, args.precision)
+    for group, rate in zip(optimizer.param_groups, idea.rates, strict=True):
+        group["lr"] = rate
     last = len(idea.sizes) - idea.harder  # from this epoch on, half of the pictures
     steps = [count // (1 if epoch < last else 2) // args.batch_size for epoch in range(len(idea.sizes))]
     schedule = make_scheduler(optimizer, "linear", 1, sum(steps))
@@ -206,7 +211,6 @@ def main(argv=None) -> None:
     if (count := len(data.splits["train"])) < 80:
         fail(f"--data {flags.data}: {count} training pictures are too few for a comparison")
     options.fill_in_recipe(args, data)
-    args.lr = 0.12
     trials = {name: [] for name in names}
     for seed in range(flags.seeds):
         for name in names:

@@ -45,10 +45,17 @@ def test_what_an_idea_says_is_what_is_trained(toy, args, monkeypatch):
 
     def look(model, normalize, loader, optimizer, scheduler, args, size, class_weights):
         kinds = {type(layer) for layer in model.features}
+        rates = [group["initial_lr"] for group in optimizer.param_groups]
         trained = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-        seen.append(
-            (loader.batch_size, loader.augment.colour, args.label_smoothing, nn.SiLU in kinds, trained, type(scheduler))
+        row = (
+            loader.batch_size,
+            loader.augment.colour,
+            args.label_smoothing,
+            nn.SiLU in kinds,
+            trained,
+            type(scheduler),
         )
+        seen.append((*row, rates))
 
     monkeypatch.setattr(train, "train_one_epoch", look)
 
@@ -68,6 +75,7 @@ def test_what_an_idea_says_is_what_is_trained(toy, args, monkeypatch):
         "bias": {4},
         "lookahead": {5},
         "average": {5},
+        "rates": {6},
     }
     assert {name: unlike(name) for name in expected} == expected
 
