@@ -136,7 +136,7 @@ def export(args: argparse.Namespace, model: nn.Module, meta: dict, saved: dict, 
     """Saves the weights to share, with how they were made and what they score."""
     if not saved:
         fail("--export saves the weights of a run: name it with --run")
-    command = utils.command_of(saved, options.parse("", [args.task]), args.task)
+    command = utils.command_of(saved, options.parse("", [args.task]), f"python train.py {args.task}")
     score = {name: value for name, value in result.items() if isinstance(value, (int, float, str))}
     target = utils.free_name(args.export)
     utils.save_weights(target, model, **meta, command=command, score=score | {"torch": torch.__version__})

@@ -69,14 +69,16 @@ IDEAS = {
 }
 
 
-def change(model: nn.Module, idea: Idea) -> nn.Module:
-    """Puts an idea about the network into a fresh fastnet -> the same network."""
+def make_model(idea: Idea, num_classes: int, first: Tensor) -> nn.Module:
+    """A fresh, narrow fastnet, whitened by its first batch (N, 3, H, W), with the idea in it."""
+    model = models.build("fastnet", num_classes, widths=WIDTHS).to(first.device, memory_format=torch.channels_last)
+    model.whiten(first)
     for i, layer in enumerate(model.features):
         if idea.silu and isinstance(layer, nn.GELU):
             model.features[i] = nn.SiLU()
     if idea.bias:
         model.features[0].bias = nn.Parameter(torch.zeros(len(model.features[0].weight)))
-    return model
+    return model.to(first.device)
 
 
 class Lookahead:
@@ -141,9 +143,7 @@ def run_trial(idea: Idea, args: Namespace, data: datasets.Data, seed: int, devic
     loader, val = make_loader(data.splits["train"], args, device), data.splits["val"]
     normalize = datasets.Normalize(*datasets.statistics(data.splits["train"].images)).to(device)
     utils.seed_everything(seed)
-    model = models.build("fastnet", len(data.classes), widths=WIDTHS).to(device, memory_format=torch.channels_last)
-    model.whiten(normalize(next(iter(loader))[0]))
-    model = change(model, idea).to(device)
+    model = make_model(idea, len(data.classes), normalize(next(iter(loader))[0]))
     flops = {size: models.count_flops(model, size) for size in {32, *idea.sizes}}
     optimizer = make_optimizer(model, "muon", RATES[0], 0.0, args.precision)
     for group, rate in zip(optimizer.param_groups, idea.rates, strict=True):

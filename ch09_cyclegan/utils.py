@@ -675,22 +675,23 @@ def save_arguments(run: Path, args) -> None:
     write_atomic(run / "args.json", json.dumps(vars(args) | {"resume": None}, indent=1))
 
 
-ON_THIS_MACHINE = (
+ON_THIS_MACHINE = (  # flags that say where and on what to train, not what
     "run", "resume", "data_root", "cache", "mirror", "device", "workers", "num_gpus", "shard", "launch", "bench",
+    "threads", "out",
 )  # fmt: skip
 
 
-def command_of(saved: dict, usual: argparse.Namespace, task: str = "") -> str:
+def command_of(saved: dict, usual: argparse.Namespace, program: str = "python train.py") -> str:
     """-> the command that trains again what the run with the arguments `saved` has trained, for weights that are shared.
 
-    It names every flag that differs from `usual`, the arguments of a bare train.py, and always the network, the data, the seed
-    and the precision. It does not name where things lay on this machine.
+    It names every flag that differs from `usual`, the arguments of the bare `program`, and always the network, the data, the
+    seed and the precision. It does not say where things lay on this machine.
     """
     usual = vars(usual) | dict.fromkeys(("arch", "data", "seed", "precision"))
-    words = ["python train.py", *task.split()]
+    words = [program]
     for name in dict.fromkeys(("arch", "data", *saved)):
         value = saved.get(name)
-        if name in usual and name not in ON_THIS_MACHINE and value != usual[name]:
+        if name in usual and name not in ON_THIS_MACHINE and value not in (usual[name], None):
             given = value if isinstance(value, list) else [] if value is True else [value]
             given = [Path(one).name if Path(str(one)).is_absolute() else one for one in given]
             words += [flags([name]), *map(quoted, given)]

@@ -16,6 +16,7 @@ taught      a small network that learns from the large one's answers (Hinton et 
 Accuracy is measured on the validation split; `python test.py --weights FILE` measures any of the files on the test split.
 """
 
+import argparse
 import copy
 import io
 import json
@@ -223,7 +224,8 @@ def make(args, model: models.Deployable, meta: dict, train: Split, real: Tensor)
 
     def as_onnx(variant: models.Deployable, name: str, **about) -> Path:
         network = utils.unwrap(variant).network
-        command = {"command": f"python compress.py --only {name}"}
+        one = {"only": [name] if name in WAYS else None}
+        command = {"command": utils.command_of(vars(args) | one, parse([]), "python compress.py")}
         said = {key: value for key, value in (meta | about).items() if value is not None}
         utils.save_weights(out / f"{name}.safetensors", network, **said | command)
         return export.export(variant, said, "onnx", out, real, name=name)
@@ -260,7 +262,7 @@ def make(args, model: models.Deployable, meta: dict, train: Split, real: Tensor)
 WAYS = ("sparse", "narrow", "int8_ort", "int8_ao", "taught", "alone")
 
 
-def main(argv=None) -> None:
+def parse(argv=None) -> argparse.Namespace:
     parser = utils.Parser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS, help="default: all")
     parser.add_argument("--weights", metavar="FILE", help=f"default: weights/{export.WEIGHTS.name}")
@@ -270,7 +272,11 @@ def main(argv=None) -> None:
     parser.add_argument("--epochs", type=int, default=12, help="of a student; others a quarter (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=engine.cores(), help="default: %(default)s, all cores")
     parser.add_argument("--out", metavar="DIR", default="runs/compress", help="default: %(default)s")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse(argv)
     model, meta = models.load(Path(args.run) / "best.pt" if args.run else args.weights or export.WEIGHTS)
     data = datasets.load(args.data, meta["image_size"], limit=args.limit)
     if data.classes != meta["classes"]:

@@ -113,6 +113,6 @@ def test_the_command_in_exported_weights_repeats_the_run(task, every):
     elsewhere = dict.fromkeys(utils.ON_THIS_MACHINE)  # where it was trained, and on what, does not matter
     not_tried = [name for name in vars(args) if vars(args)[name] == vars(usual)[name] and name not in elsewhere]
     assert set(not_tried) <= {"quick", "task", "precision", "compile"}  # boston has no use for the last two
-    command = utils.command_of(json.loads(json.dumps(vars(args))), usual, task)
+    command = utils.command_of(json.loads(json.dumps(vars(args))), usual, f"python train.py {task}")
     again = options.parse("", shlex.split(command)[2:])
     assert vars(again) | elsewhere == vars(args) | elsewhere

@@ -183,7 +183,8 @@ def test_learns_the_sample(tmp_path, device):
     train.main([*words, "--device", device, "--run", str(run)])
     tester.main(["mnist", "--run", str(run), "--device", device, "--export", str(tmp_path / "mine.safetensors")])
     _, meta = utils.load_weights(tmp_path / "mine.safetensors")
-    assert meta["command"] == utils.command_of(utils.read_arguments(run), options.parse("", ["mnist"]), "mnist")
+    usual = options.parse("", ["mnist"])
+    assert meta["command"] == utils.command_of(utils.read_arguments(run), usual, "python train.py mnist")
     result = json.loads((run / "test.json").read_text("utf-8"))
     assert result["accuracy"] > 0.95 and result["pictures"] == 300 and result["tested_on"] == "sample"
     confusion = np.array(result["confusion"])

@@ -10,6 +10,7 @@ import compress
 import datasets
 import export
 import models
+import utils
 from service import engine
 
 
@@ -85,14 +86,19 @@ def test_a_narrowed_network_may_be_made_smaller_again(splits, tmp_path, monkeypa
     meta = {"arch": "resnet10", "classes": list("abcdefghij"), "data": "toy", "mean": [0.5] * 3, "std": [0.2] * 3}
     meta |= {"image_size": 32, "inner": inner, "score": {"accuracy": 1.0}}
     few = datasets.Split(splits["val"].images[:64], splits["val"].labels[:64])
-    args = argparse.Namespace(only=("narrow", "taught"), out=str(tmp_path), epochs=1, threads=1)
+    args = argparse.Namespace(only=("narrow", "taught"), out=str(tmp_path), epochs=1, threads=1, limit=64)
     compress.make(args, model, meta, few, few.images)
-    widths = []
+    widths, commands = [], []
     for name in ("original", "narrow", "taught"):
         loaded, said = models.load(tmp_path / f"{name}.safetensors")
         assert "score" not in said and loaded(few.images[:2]).shape == (2, 10)
         widths.append((said["arch"], said.get("inner")))
+        commands.append(utils.load_weights(tmp_path / f"{name}.safetensors")[1]["command"])
     assert widths == [("resnet10", inner), ("resnet10", [8, 16, 32, 64]), ("tiny", None)]
+    ran = [compress.parse(command.split()[2:]) for command in commands]
+    assert [(again.only, again.epochs, again.limit) for again in ran] == [
+        (compress.WAYS, 1, 64), (["narrow"], 1, 64), (["taught"], 1, 64)
+    ]  # fmt: skip
 
 
 def test_the_distillation_loss_is_that_of_the_paper():
