@@ -69,11 +69,11 @@ class Muon(torch.optim.Optimizer):
         filters = [p for _, p in named if p.ndim == 4]
         heads = [p for _, p in named if p.ndim == 2]
         biases = [p for _, p in named if p.ndim < 2]
-        share = lr / 0.12  # the rates and decays below were found for 0.12, in batches of 1000
+        share = lr / 0.2  # the rates and decays below were found for 0.2, in batches of 1000
         groups = [
             {"params": filters, "lr": lr, "momentum": momentum, "decay": 0.0, "orthogonal": True},
-            {"params": heads, "lr": 0.67 * share, "momentum": 0.85, "decay": 0.003, "orthogonal": False},
-            {"params": biases, "lr": 53.0 * share, "momentum": 0.85, "decay": 4e-5, "orthogonal": False},
+            {"params": heads, "lr": 0.54 * share, "momentum": 0.85, "decay": 0.003, "orthogonal": False},
+            {"params": biases, "lr": 57.0 * share, "momentum": 0.85, "decay": 4e-5, "orthogonal": False},
         ]
         super().__init__([group for group in groups if group["params"]], {})
         self.dtype = dtype  # of the products in orthogonalize: bfloat16 will do, but many CPUs only emulate it

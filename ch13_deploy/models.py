@@ -95,7 +95,7 @@ class FastNet(Classifier):
     and not trained: its first layer's filters come with the weights."""
 
     def __init__(self, num_classes: int = 10):
-        layers, channels = [nn.Conv2d(3, 24, 2, bias=False), nn.GELU()], 24
+        layers, channels = [nn.Conv2d(3, 24, 2), nn.GELU()], 24
         for width in (64, 256, 256):
             layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.MaxPool2d(2)]
             layers += [nn.BatchNorm2d(width), nn.GELU(), nn.Conv2d(width, width, 3, padding=1, bias=False)]

@@ -143,8 +143,8 @@ def test_muon_makes_the_step_of_its_docstring(monkeypatch):
     monkeypatch.setattr(optimizers, "orthogonalize", exact)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 5))
     parameters = [model[0].weight, model[1].weight, model[0].bias, model[1].bias]
-    optimizer = optimizers.make_optimizer(model, "muon", 0.06, 0.0)
-    lr, mu, decay = (0.06, 0.335, 26.5, 26.5), (0.6, 0.85, 0.85, 0.85), (0, 0.003, 4e-5, 4e-5)
+    optimizer = optimizers.make_optimizer(model, "muon", 0.1, 0.0)
+    lr, mu, decay = (0.1, 0.27, 28.5, 28.5), (0.6, 0.85, 0.85, 0.85), (0, 0.003, 4e-5, 4e-5)
     gradients = random_gradients(parameters, 3)
     expected, momenta = [p.detach().double().numpy().copy() for p in parameters], [0.0] * 4
     for step, after in zip(gradients, follow(optimizer, parameters, gradients), strict=True):

@@ -78,6 +78,11 @@ def test_what_an_idea_says_is_what_is_trained(toy, args, monkeypatch):
         "rates": {6},
     }
     assert {name: unlike(name) for name in expected} == expected
+    counts = []
+    for name in ("plain", "bias"):
+        ideas.run_trial(ideas.IDEAS[name], args, toy, 0, CPU)
+        counts.append(seen[-1][4])
+    assert counts[1] - counts[0] == 24  # the idea has the bias, the plain recipe has none
 
 
 def test_a_trial_repeats_itself_and_sees_the_validation_pictures_only(toy, args):

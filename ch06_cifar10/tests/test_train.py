@@ -263,7 +263,7 @@ def test_muon_moves_filters_head_and_biases_alike():
         torch.nn.functional.cross_entropy(model(images), labels).backward()
         optimizer.step()
     moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters() if p.requires_grad}
-    assert len(moved) == 13 and all(0.02 < distance < 5 for distance in moved.values()), moved
+    assert len(moved) == 14 and all(0.02 < distance < 5 for distance in moved.values()), moved
 
 
 @pytest.mark.parametrize("steps", range(1, 12))
