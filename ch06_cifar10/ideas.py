@@ -69,16 +69,16 @@ IDEAS = {
 }
 
 
-def make_model(idea: Idea, num_classes: int, first: Tensor) -> nn.Module:
-    """A fresh, narrow fastnet, whitened by its first batch (N, 3, H, W), with the idea in it."""
-    model = models.build("fastnet", num_classes, widths=WIDTHS).to(first.device, memory_format=torch.channels_last)
-    model.whiten(first)
+def make_model(idea: Idea, num_classes: int, loader, normalize) -> nn.Module:
+    """A fresh, narrow fastnet, whitened by its first batch of pictures, with the idea in it."""
+    model = models.build("fastnet", num_classes, widths=WIDTHS).to(loader.device, memory_format=torch.channels_last)
+    model.whiten(normalize(next(iter(loader))[0]))
     for i, layer in enumerate(model.features):
         if idea.silu and isinstance(layer, nn.GELU):
             model.features[i] = nn.SiLU()
     if not idea.bias:
         model.features[0].bias = None
-    return model.to(first.device)
+    return model.to(loader.device)
 
 
 class Lookahead:
@@ -143,7 +143,7 @@ def run_trial(idea: Idea, args: Namespace, data: datasets.Data, seed: int, devic
     loader, val = make_loader(data.splits["train"], args, device), data.splits["val"]
     normalize = datasets.Normalize(*datasets.statistics(data.splits["train"].images)).to(device)
     utils.seed_everything(seed)
-    model = make_model(idea, len(data.classes), normalize(next(iter(loader))[0]))
+    model = make_model(idea, len(data.classes), loader, normalize)
     flops = {size: models.count_flops(model, size) for size in {32, *idea.sizes}}
     optimizer = make_optimizer(model, "muon", RATES[0], 0.0, args.precision)
     for group, rate in zip(optimizer.param_groups, idea.rates, strict=True):

@@ -10,6 +10,7 @@ import datasets
 import ideas
 import models
 import train
+import utils
 
 CPU = torch.device("cpu")
 
@@ -89,6 +90,15 @@ def test_a_trial_repeats_itself_and_sees_the_validation_pictures_only(toy, args)
     short = ideas.Idea(help="", sizes=(24, 32))
     one, two = (ideas.run_trial(short, args, toy, 0, CPU)["accuracy"] for _ in range(2))
     assert one == two and one * 20 == round(one * 20)
+
+
+def test_the_first_weights_follow_from_the_seed_alone(toy, args, monkeypatch):
+    """The table in README.md was made so: another order of the random numbers gives other figures."""
+    seen = []
+    monkeypatch.setattr(train, "train_one_epoch", lambda model, *_: seen.append(model.head.weight.detach().clone()))
+    ideas.run_trial(ideas.IDEAS["plain"], args, toy, 3, CPU)
+    utils.seed_everything(3)
+    assert torch.equal(seen[0], models.build("fastnet", 2, widths=ideas.WIDTHS).head.weight)
 
 
 def test_the_harder_half_is_what_the_network_is_least_sure_of(toy):
