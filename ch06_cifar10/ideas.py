@@ -34,7 +34,7 @@ SMALL, WHOLE = (24,), (32,)  # the side in pixels to which the pictures of an ep
 
 @dataclass(frozen=True)
 class Idea:
-    """A recipe; the defaults are the plain one: fastnet's before it had the two ideas that won (rates and bias), shortened."""
+    """A recipe. The defaults are the plain one: fastnet's older recipe, without the two ideas that won, and shortened."""
 
     help: str
     sizes: tuple = SMALL * 3 + WHOLE * 5
