@@ -189,7 +189,7 @@ def load_fold(run: Path, args: Namespace, fold: int):
     """-> a function from features (n, F) to predictions (n,) in the target's units: the mean of the fold's networks."""
     saved = utils.load_checkpoint(fold_file(run, fold))
     ensemble = models.build("boston", args.arch, saved["inputs"], args.members, args.width, args.dropout)
-    ensemble.load_state_dict(saved["model"])
+    utils.load_state(ensemble, saved["model"], fold_file(run, fold), args.arch)
     ensemble.eval()
     features = tables.Features.from_state_dict(saved["features"])
     target = tables.Scaler.from_state_dict(saved["target"])

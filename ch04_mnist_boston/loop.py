@@ -109,9 +109,10 @@ def start_from(model: nn.Module, weights: str | None, arch: str) -> nn.Module:
     own = model.state_dict()
     last = list(own)[-1].rpartition(".")[0]
     fits = {name: name in state and state[name].shape == own[name].shape for name in own}
-    if not all(fit or name.startswith(last) for name, fit in fits.items()):
+    if meta.get("arch") != arch and not all(fit or name.startswith(last) for name, fit in fits.items()):
         fail(f"{weights} holds a {meta.get('arch', 'network of another kind')}, not a {arch}")
-    model.load_state_dict(own | {name: state[name] for name, fit in fits.items() if fit})
+    new = {name: own[name] for name, fit in fits.items() if not fit and name.startswith(last)}
+    utils.load_state(model, state | new, weights, arch)
     return model
 
 
@@ -153,7 +154,7 @@ def restore(saved: dict | None, run: Path, args: Namespace, parts: dict) -> dict
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
     for name, part in parts.items():
-        part.load_state_dict(saved[name])
+        utils.load_state(part, saved[name], run / "last.pt", args.arch)
     return {name: saved[name] for name in progress}
 
 

@@ -75,10 +75,7 @@ def load_model(args: argparse.Namespace, run: Path | None, device: torch.device)
         fail(f"{path}: weights of {meta['task']}, not of {args.task}")
     sizes = (len(meta["classes"]), meta["image_size"]) if args.task == "mnist" else ()
     model = models.build(args.task, meta["arch"], *sizes)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    utils.load_state(model, state, path, meta["arch"])
     utils.say_weights(path, meta)
     return model.to(device).eval(), meta, path
 

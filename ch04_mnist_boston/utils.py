@@ -783,6 +783,14 @@ def load_weights(path):
         fail(f"{path}: not a safetensors file that can be read ({error})")
 
 
+def load_state(part, state: dict, path, arch: str) -> None:
+    """Gives a network or an optimizer its state from the file `path`, a run of `arch`; ends the program if it does not fit."""
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError):  # a network's error; an optimizer's
+        fail(f"{path}: says {arch}, but the weights in it are of another network, or of an older version of this code")
+
+
 def plain_or_json(text: str):
     """Other libraries' files hold plain words in their metadata, such as `format: pt`."""
     try:

@@ -52,10 +52,7 @@ def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
     if needed - meta.keys():
         fail(f"{path}: holds weights, but not of a run of this chapter ({', '.join(sorted(needed))} are needed)")
     model = models.build(meta["arch"], len(meta["classes"]))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    utils.load_state(model, state, path, meta["arch"])
     utils.say_weights(path, meta)
     return model.to(device, memory_format=torch.channels_last).eval(), meta, path
 

@@ -152,9 +152,10 @@ def make_model(args: Namespace, num_classes: int, device: torch.device) -> nn.Mo
         state, meta = utils.load_weights(args.weights)
         own = model.state_dict()
         fits = {name: name in state and state[name].shape == own[name].shape for name in own}
-        if not all(fit or name.startswith("head") for name, fit in fits.items()):
+        if meta.get("arch") != args.arch and not all(fit or name.startswith("head") for name, fit in fits.items()):
             fail(f"{args.weights} holds a {meta.get('arch', 'network of another kind')}, not a {args.arch}")
-        model.load_state_dict(own | {name: state[name] for name, fit in fits.items() if fit})
+        new = {name: own[name] for name, fit in fits.items() if not fit and name.startswith("head")}
+        utils.load_state(model, state | new, args.weights, args.arch)
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -189,8 +190,8 @@ def restore(saved: dict | None, run: Path, args: Namespace, model, optimizer) ->
         return {"epoch": 0, "history": [], "seconds": 0.0, "waited": 0}
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
+    utils.load_state(model, saved["model"], run / "last.pt", args.arch)
+    utils.load_state(optimizer, saved["optimizer"], run / "last.pt", args.arch)
     return {name: saved[name] for name in ("epoch", "history", "seconds", "waited")}
 
 

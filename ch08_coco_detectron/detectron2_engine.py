@@ -436,8 +436,5 @@ def make_predictor(meta: dict, state: dict, device: torch.device, source: str) -
     logging.getLogger("detectron2").setLevel(logging.WARNING)
     cfg = configure_network(meta, device)
     model = build_model(cfg)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        fail(f"{source}: says {meta['arch']}, but the weights in it are of another network")
+    utils.load_state(model, state, source, meta["arch"])
     return predictor(model, cfg)

@@ -220,8 +220,8 @@ def restore(run: Path, args: Namespace, model, optimizer) -> tuple[list[dict], f
     saved = utils.last_checkpoint(run, args)
     if saved is None:
         return [], -1.0
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
+    utils.load_state(model, saved["model"], run / "last.pt", args.arch)
+    utils.load_state(optimizer, saved["optimizer"], run / "last.pt", args.arch)
     return saved["history"], saved["best"]
 
 
@@ -257,10 +257,7 @@ def predictor(model: nn.Module, device: torch.device) -> Callable[[list[ndarray]
 
 def make_predictor(meta: dict, state: dict, device: torch.device, source: str) -> Callable:
     model = build(meta)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        fail(f"{source}: says {meta['arch']}, but the weights in it are of another network")
+    utils.load_state(model, state, source, meta["arch"])
     return predictor(model.to(device), device)
 
 

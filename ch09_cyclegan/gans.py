@@ -121,14 +121,14 @@ class Gan:
         optimizers = {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()}
         return {"model": self.weights(), "optimizers": optimizers, "pools": pools}
 
-    def load_state(self, saved: dict) -> None:
+    def load_state(self, saved: dict, path) -> None:
         if len(saved["pools"]) != world():
             fail(f"this run was trained by {len(saved['pools'])} process(es), not {world()}; resume it with as many")
         for name, net in self.networks.items():
             keys = {k.removeprefix(f"{name}."): t for k, t in saved["model"].items() if k.startswith(f"{name}.")}
-            utils.unwrap(net).load_state_dict(keys)
+            utils.load_state(utils.unwrap(net), keys, path, saved["meta"]["arch"])
         for part, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(saved["optimizers"][part])
+            utils.load_state(optimizer, saved["optimizers"][part], path, saved["meta"]["arch"])
         for name, pool in self.pools.items():
             pool.pictures = [p.to(self.device) for p in saved["pools"][utils.rank()][name]]
 

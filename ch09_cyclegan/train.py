@@ -104,7 +104,7 @@ def restore(saved: dict | None, run: Path, args: Namespace, gan: Gan) -> dict:
     for name in ("mode", "arch", "width", "patch", "upsample", "image_size"):
         if saved["meta"][name] != getattr(args, name):
             fail(f"{run / 'last.pt'} has {name} {saved['meta'][name]}, not {getattr(args, name)}")
-    gan.load_state(saved)
+    gan.load_state(saved, run / "last.pt")
     return {name: saved[name] for name in ("epoch", "history", "seconds")}
 
 

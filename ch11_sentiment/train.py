@@ -129,10 +129,7 @@ def make_model(args: Namespace, meta: dict, device: torch.device) -> nn.Module:
         own, (state, shared) = model.state_dict(), utils.load_weights(args.weights)
         keep_head = shared["classes"] == meta["classes"]
         state = {name: state[name] for name in own if name in state and (keep_head or not name.startswith("head"))}
-        try:
-            model.load_state_dict(own | state)
-        except RuntimeError:
-            fail(f"{args.weights}: says {args.arch}, but the weights in it are of another network")
+        utils.load_state(model, own | state, args.weights, args.arch)
     elif args.vectors and not (args.resume and (Path(args.resume) / "last.pt").exists()):
         model.start_from(vectors.read(Path(args.vectors), meta["vocabulary"], args.dim))
     return model.to(device)
@@ -155,8 +152,8 @@ def restore(saved: dict | None, run: Path, args: Namespace, meta: dict, model, o
         fail(
             f"{run / 'last.pt'}: {', '.join(changed)} differ from what {args.data} gives now; the data or flags changed"
         )
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
+    utils.load_state(model, saved["model"], run / "last.pt", args.arch)
+    utils.load_state(optimizer, saved["optimizer"], run / "last.pt", args.arch)
     return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
 
 

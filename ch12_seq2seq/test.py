@@ -80,10 +80,7 @@ def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Modul
         there = state.get(f"{side}_embedding.weight")
         if there is not None and len(there) != count:
             fail(f"{path}: another vocabulary: {count:,} {side} words are listed, and weights for {len(there):,}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError:
-        fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    utils.load_state(model, state, path, meta["arch"])
     if args.export:  # what is measured is what is saved: weights rounded to 16 bits
         model.half().float()
     utils.say_weights(path, meta)

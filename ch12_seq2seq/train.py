@@ -126,8 +126,8 @@ def restore(saved: dict | None, run: Path, meta: dict, model, optimizer) -> dict
             fail(f"{run / 'last.pt'} holds a {what.format(saved['meta'][name])}, not a {what.format(meta[name])}")
     if any(saved["meta"][name] != meta[name] for name in ("source", "target")):
         fail(f"{run / 'last.pt'} was trained with another vocabulary; has the data changed?")
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
+    utils.load_state(model, saved["model"], run / "last.pt", meta["arch"])
+    utils.load_state(optimizer, saved["optimizer"], run / "last.pt", meta["arch"])
     return {name: saved[name] for name in ("epoch", "history", "best", "seconds")}
 
 

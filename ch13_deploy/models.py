@@ -148,10 +148,7 @@ def load(path) -> tuple[Deployable, dict]:
         fail(f"{path}: holds no network of this chapter or of chapter 6 ({', '.join(sorted(NEEDED))} are needed)")
     options = {"inner": meta["inner"]} if "inner" in meta else {}
     network = build(meta["arch"], len(meta["classes"]), **options)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
-        fail(f"{path}: says {meta['arch']}, but the weights in it are of another network")
+    utils.load_state(network, state, path, meta["arch"])
     return Deployable(network, meta["mean"], meta["std"]).eval(), meta
 
 

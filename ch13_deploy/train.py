@@ -171,9 +171,14 @@ def restore(saved: dict | None, run: Path, args: Namespace, model, optimizer) ->
         return {"epoch": 0, "history": []}
     if saved["meta"]["arch"] != args.arch:
         fail(f"{run / 'last.pt'} holds a {saved['meta']['arch']}, not a {args.arch}")
-    set_state_dict(
-        model, optimizer, model_state_dict=saved["model"], optim_state_dict=saved["optimizer"], options=WHOLE
-    )
+    states = {"model_state_dict": saved["model"], "optim_state_dict": saved["optimizer"]}
+    try:
+        set_state_dict(model, optimizer, **states, options=WHOLE)
+    except RuntimeError:
+        fail(
+            f"{run / 'last.pt'}: says {args.arch}, but the weights in it are of another network, "
+            f"or of an older version of this code"
+        )
     return {name: saved[name] for name in ("epoch", "history")}
 
 

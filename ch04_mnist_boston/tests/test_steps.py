@@ -139,6 +139,16 @@ def test_a_resumed_run_knows_all_its_states(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True)) and len(states[0]) == 2
 
 
+def test_a_run_of_another_network_ends_in_one_line(tmp_path):
+    """As after a change of models.py, or of the optimizer's groups, between two parts of a run."""
+    layer, wider = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    optimizer, other = torch.optim.SGD(layer.parameters(), 0.1), torch.optim.SGD([layer.weight], 0.1)
+    for saved, states in ((wider, optimizer), (layer, other)):
+        last = {"meta": {"arch": "x"}, "model": saved.state_dict(), "optimizer": states.state_dict()}
+        with pytest.raises(SystemExit, match="last.pt: says x, but the weights in it are of another network"):
+            loop.restore(last, tmp_path, Namespace(arch="x"), {"model": layer, "optimizer": optimizer})
+
+
 def batch_norm_and_share(folder):
     """What share_buffers does, and what DistributedDataParallel does to gradients, in one of two processes."""
     model = nn.BatchNorm1d(1)
@@ -485,6 +495,9 @@ def test_a_prediction_is_the_mean_of_the_folds_networks_in_the_targets_unit(fold
     expected = each.double().mean(0) * saved["target"]["std"] + saved["target"]["mean"]
     assert each.std(0).min() > 0
     np.testing.assert_allclose(boston.load_fold(folds, args, 0)(x), expected, rtol=1e-5)
+    args.width += 1  # as after a change of models.py
+    with pytest.raises(SystemExit, match="001.pt: says silu, but the weights in it are of another network"):
+        boston.load_fold(folds, args, 0)
 
 
 def test_the_models_to_compare_with_are_fitted_to_a_folds_training_rows(folds, monkeypatch):
@@ -574,6 +587,9 @@ def test_a_run_starts_from_other_weights_and_keeps_its_own_last_layer_for_other_
     assert torch.equal(same.fc.weight, source.fc.weight)
     with pytest.raises(SystemExit, match="holds a cnn, not a lenet5"):
         loop.start_from(models.build("mnist", "lenet5", 3), str(tmp_path / "three.safetensors"), "lenet5")
+    utils.save_weights(tmp_path / "older.safetensors", torch.nn.Linear(2, 2), arch="cnn")
+    with pytest.raises(SystemExit, match="older.safetensors: says cnn, but the weights in it are of another network"):
+        loop.start_from(models.build("mnist", "cnn", 3), str(tmp_path / "older.safetensors"), "cnn")
 
 
 def test_rows_of_a_file_are_predicted_by_the_mean_of_all_folds(folds, csv_file, tmp_path):

@@ -185,6 +185,16 @@ def test_a_resumed_run_knows_all_its_states(name, tmp_path):
     assert len(states[0]) >= 13 and all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
+def test_a_run_of_another_network_ends_in_one_line(tmp_path):
+    """As after a change of models.py, or of the optimizer's groups, between two parts of a run."""
+    layer, wider = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    optimizer, other = torch.optim.SGD(layer.parameters(), 0.1), torch.optim.SGD([layer.weight], 0.1)
+    for saved, states in ((wider, optimizer), (layer, other)):
+        last = {"meta": {"arch": "x"}, "model": saved.state_dict(), "optimizer": states.state_dict()}
+        with pytest.raises(SystemExit, match="last.pt: says x, but the weights in it are of another network"):
+            train.restore(last, tmp_path, Namespace(arch="x"), layer, optimizer)
+
+
 # ---- which pictures train ------------------------------------------------------------------------------------------------
 
 

@@ -152,6 +152,18 @@ def test_shared_weights_start_another_run(tmp_path):
         train.main([*words[:-1], "vgg", "--weights", str(tmp_path / "three.safetensors")])
 
 
+def test_weights_of_an_older_network_are_refused_in_one_line(tmp_path):
+    older = models.build("fastnet", 10)
+    del older.features[0].bias  # as before the first layer had one
+    utils.save_weights(tmp_path / "older.safetensors", older, arch="fastnet")
+    words = ["--data", "sample", "--quick", "--device", "cpu", "--arch", "fastnet"]
+    args = options.parse(None, [*words, "--weights", str(tmp_path / "older.safetensors")])
+    with pytest.raises(
+        SystemExit, match="says fastnet, but .* of another network, or of an older version of this code"
+    ):
+        train.make_model(args, 10, torch.device("cpu"))
+
+
 # ---- refusals ---------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
@@ -142,6 +143,17 @@ def test_a_refused_resume_leaves_the_run_as_it_is(scenes, tmp_path):
     assert (run / "args.json").read_bytes() == before
     train.main(words)
     assert (tmp_path / "run-2" / "last.pt").exists(), "a second run of the same name goes beside the first"
+
+
+def test_a_run_of_another_network_ends_in_one_line(tmp_path):
+    """As after a change of models.py, or of the optimizer's groups, between two parts of a run."""
+    layer, wider = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    optimizer, other = torch.optim.SGD(layer.parameters(), 0.1), torch.optim.SGD([layer.weight], 0.1)
+    for saved, states in ((wider, optimizer), (layer, other)):
+        last = {"meta": {"arch": "x"}, "model": saved.state_dict(), "optimizer": states.state_dict()}
+        utils.save_checkpoint(tmp_path / "last.pt", last)
+        with pytest.raises(SystemExit, match="last.pt: says x, but the weights in it are of another network"):
+            engine.restore(tmp_path, Namespace(arch="x", resume=str(tmp_path)), layer, optimizer)
 
 
 # ---- odd data ---------------------------------------------------------------------------------------------------------

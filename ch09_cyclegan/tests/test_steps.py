@@ -257,7 +257,7 @@ def test_a_resumed_run_knows_networks_optimizers_and_pools():
     gan, other = make(gans.CycleGAN), make(gans.CycleGAN, seed=1)
     gan.step(*pair())
     saved = copy.deepcopy(gan.state())
-    other.load_state(saved)
+    other.load_state(saved | {"meta": {"arch": "resnet3"}}, "last.pt")
     for name, weight in gan.weights().items():
         assert torch.equal(weight, other.weights()[name]), name
     for part in ("generators", "discriminators"):
@@ -266,6 +266,16 @@ def test_a_resumed_run_knows_networks_optimizers_and_pools():
     assert all(len(pool.pictures) == 2 for pool in other.pools.values())
     for name, pool in gan.pools.items():
         assert all(torch.equal(a, b) for a, b in zip(pool.pictures, other.pools[name].pictures, strict=True))
+
+
+def test_a_run_of_another_network_ends_in_one_line():
+    """As after a change of models.py, or of the optimizers' groups, between two parts of a run."""
+    gan = make(gans.CycleGAN)
+    for part, name in (("model", list(gan.weights())[0]), ("optimizers", "generators")):
+        saved = copy.deepcopy(gan.state()) | {"meta": {"arch": "resnet3"}}
+        saved[part][name] = torch.zeros(7) if part == "model" else {"state": {}, "param_groups": []}
+        with pytest.raises(SystemExit, match="last.pt: says resnet3, but the weights in it are of another network"):
+            gan.load_state(saved, "last.pt")
 
 
 def test_best_pt_holds_the_newest_generators_and_no_discriminator(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from argparse import Namespace
 
 import pytest
 import torch
@@ -202,6 +203,16 @@ def test_nonsense_is_refused_in_one_line(words, message, cache):
 def test_cuda_without_a_gpu_is_refused():
     with pytest.raises(SystemExit, match="--device cuda: this PyTorch .* sees no such device"):
         train.main(["--device", "cuda"])
+
+
+def test_a_run_of_another_network_ends_in_one_line(tmp_path):
+    """As after a change of models.py, or of the optimizer's groups, between two parts of a run."""
+    layer, wider = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    optimizer, other = torch.optim.SGD(layer.parameters(), 0.1), torch.optim.SGD([layer.weight], 0.1)
+    for saved, states in ((wider, optimizer), (layer, other)):
+        last = {"meta": {"arch": "x"}, "model": saved.state_dict(), "optimizer": states.state_dict()}
+        with pytest.raises(SystemExit, match="last.pt: says x, but the weights in it are of another network"):
+            train.restore(last, tmp_path, Namespace(arch="x"), {}, layer, optimizer)
 
 
 def test_resuming_is_refused_with_another_arch_and_after_the_data_changed(tmp_path, table, cache):

@@ -281,6 +281,17 @@ def test_resuming_with_another_network_or_other_pairs_is_refused(tmp_path):
     assert (run / "args.json").read_bytes() == before
 
 
+def test_a_run_of_another_network_ends_in_one_line(tmp_path):
+    """As after a change of models.py, or of the optimizer's groups, between two parts of a run."""
+    layer, wider = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    optimizer, other = torch.optim.SGD(layer.parameters(), 0.1), torch.optim.SGD([layer.weight], 0.1)
+    meta = {"arch": "x", "sizes": {}, "source": [], "target": []}
+    for saved, states in ((wider, optimizer), (layer, other)):
+        last = {"meta": meta, "model": saved.state_dict(), "optimizer": states.state_dict()}
+        with pytest.raises(SystemExit, match="last.pt: says x, but the weights in it are of another network"):
+            train.restore(last, tmp_path, meta, layer, optimizer)
+
+
 def test_an_epoch_is_the_same_whatever_came_before(tmp_path):
     """The data order is a function of seed and epoch alone."""
     codec = datasets.Codec.of(sample.make(100), (datasets.Rules(), datasets.Rules()), 1, 50)

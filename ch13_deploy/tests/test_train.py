@@ -226,6 +226,16 @@ def test_resumed_equals_never_stopped(tmp_path, monkeypatch):
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_a_run_of_another_network_ends_in_one_line(tmp_path):
+    """As after a change of models.py between two parts of a run."""
+    layer, wider = torch.nn.Linear(2, 2), torch.nn.Linear(2, 3)
+    optimizers = [torch.optim.Adam(model.parameters()) for model in (layer, wider)]
+    weights, moments = train.get_state_dict(wider, optimizers[1], options=train.WHOLE)
+    last = {"meta": {"arch": "x"}, "model": weights, "optimizer": moments}
+    with pytest.raises(SystemExit, match="last.pt: says x, but the weights in it are of another network"):
+        train.restore(last, tmp_path, argparse.Namespace(arch="x"), layer, optimizers[0])
+
+
 def test_learns_the_sample_and_is_tested_once(tmp_path, device, monkeypatch):
     monkeypatch.setattr(datasets, "SAMPLE_SIZES", {"train": 600, "val": 100, "test": 300})
     monkeypatch.setattr(utils, "draw_curves", DRAW_CURVES)
