@@ -111,6 +111,7 @@ def start_from(model: nn.Module, weights: str | None, arch: str) -> nn.Module:
     fits = {name: name in state and state[name].shape == own[name].shape for name in own}
     if meta.get("arch") != arch and not all(fit or name.startswith(last) for name, fit in fits.items()):
         fail(f"{weights} holds a {meta.get('arch', 'network of another kind')}, not a {arch}")
+    state = {name: state[name] for name in own if name in state}  # tensors that it does not have are left out
     new = {name: own[name] for name, fit in fits.items() if not fit and name.startswith(last)}
     utils.load_state(model, state | new, weights, arch)
     return model

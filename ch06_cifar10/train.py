@@ -154,6 +154,7 @@ def make_model(args: Namespace, num_classes: int, device: torch.device) -> nn.Mo
         fits = {name: name in state and state[name].shape == own[name].shape for name in own}
         if meta.get("arch") != args.arch and not all(fit or name.startswith("head") for name, fit in fits.items()):
             fail(f"{args.weights} holds a {meta.get('arch', 'network of another kind')}, not a {args.arch}")
+        state = {name: state[name] for name in own if name in state}  # tensors that it does not have are left out
         new = {name: own[name] for name, fit in fits.items() if not fit and name.startswith("head")}
         utils.load_state(model, state | new, args.weights, args.arch)
     return model.to(device, memory_format=torch.channels_last)

@@ -579,6 +579,7 @@ def test_few_pictures_get_small_batches_and_enough_steps(words, name, own, count
 def test_a_run_starts_from_other_weights_and_keeps_its_own_last_layer_for_other_classes(tmp_path):
     torch.manual_seed(0)
     source, fresh = models.build("mnist", "cnn", 3), models.build("mnist", "cnn", 10)
+    source.surplus = torch.nn.Linear(2, 2)  # a layer that only helped in training
     utils.save_weights(tmp_path / "three.safetensors", source, arch="cnn")
     before = fresh.fc.weight.detach().clone()
     started = loop.start_from(fresh, str(tmp_path / "three.safetensors"), "cnn")

@@ -143,6 +143,7 @@ def test_own_folder(picture_folder, tmp_path, flags):
 def test_shared_weights_start_another_run(tmp_path):
     words = ["--data", "sample", "--quick", "--device", "cpu", "--arch", "lenet5"]
     model = models.build("lenet5", num_classes=3)
+    model.surplus = torch.nn.Linear(2, 2)  # a layer that only helped in training
     utils.save_weights(tmp_path / "three.safetensors", model, arch="lenet5")
     args = options.parse(None, [*words, "--weights", str(tmp_path / "three.safetensors")])
     started = train.make_model(args, 10, torch.device("cpu"))
