@@ -48,7 +48,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--length-penalty",
         type=Number(float, 0, 10),
-        default=1.0,
+        default=search.PENALTY,
         help="above 0 favours long ones (default: %(default)s)",
     )
     parser.add_argument(

@@ -9,6 +9,7 @@ import torch
 import datasets
 import models
 import search
+import test as tester
 from text import END, PAD, SPECIAL, START, UNKNOWN, Rules, Side, Vocabulary
 
 SOURCE = datasets.pad([[5, 6, 7, 3], [8, 9, 10, 11, 12, 3], [4, 3], [9, 9, 9, 3], [20, 21, 3]])
@@ -107,6 +108,18 @@ def test_a_length_penalty_lets_longer_ones_win():
     source = torch.full((1, 3), 9)
     assert search.beam_search(Table(table), source, 3, penalty=0.0) == ([[4]], [pytest.approx(math.log(0.1), abs=1e-4)])
     assert len(search.beam_search(Table(table), source, 3, penalty=2.0)[0][0]) > 1
+
+
+def test_the_usual_penalty_prefers_five_words_to_one_that_is_little_likelier():
+    """One word, of probability 0.5, against five together of 0.31: the usual penalty takes the five, a penalty of 1 the one."""
+    table = torch.full((10, 10), -40.0)
+    table[START, [4, 5, 6]] = torch.tensor([0.5, 0.308, 0.192]).log()
+    for a, b in ((4, END), *itertools.pairwise([5, 6, 7, 8, 9, END])):
+        table[a, b] = 0.0
+    source = torch.full((1, 3), 9)
+    assert search.beam_search(Table(table), source, 3)[0] == [[5, 6, 7, 8, 9]]
+    assert search.beam_search(Table(table), source, 3, penalty=1.0)[0] == [[4]]
+    assert tester.parse([]).length_penalty == search.PENALTY
 
 
 def test_a_search_goes_on_until_nothing_can_overtake():
