@@ -203,6 +203,9 @@ def train(args: argparse.Namespace, device: torch.device) -> Path:
     elif rank() == 0:
         utils.write_atomic(run / "config.py", config.pretty_text)
     runner = make_runner(config, run, device)
+    if config.resume:  # mmengine would take what fits and go on
+        saved = utils.load_checkpoint(config.load_from)["state_dict"]
+        utils.load_state(utils.unwrap(runner.model), saved, config.load_from, config.model.type)
     next(hook for hook in runner.hooks if isinstance(hook, plugins.RunFolder)).arguments = args
     count = models.count_parameters(utils.unwrap(runner.model))
     say(f"{config.model.type} ({count:,} parameters), {config.train_cfg.max_epochs} epochs; run {run}")

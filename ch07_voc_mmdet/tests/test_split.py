@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 import datasets
@@ -118,6 +119,17 @@ def test_a_damaged_checkpoint_gives_one_line(again):
     run, _ = again
     (run / "last.pth").write_bytes((run / "last.pth").read_bytes()[:5000])
     with pytest.raises(SystemExit, match="last.pth: not a checkpoint that can be read"):
+        train.main(["--resume", str(run), "--device", "cpu", "--epochs", "3"])
+
+
+def test_weights_of_another_network_are_not_taken_in_part(again):
+    """mmengine would take the tensors that fit and go on with the others as they were drawn."""
+    run, _ = again
+    saved = utils.load_checkpoint(run / "last.pth")
+    name = next(name for name in saved["state_dict"] if name.endswith("conv_cls.weight"))
+    saved["state_dict"][name] = saved["state_dict"][name][:-1]
+    torch.save(saved, run / "last.pth")
+    with pytest.raises(SystemExit, match="last.pth: says FCOS, but the weights in it are of another network"):
         train.main(["--resume", str(run), "--device", "cpu", "--epochs", "3"])
 
 
