@@ -137,6 +137,21 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     assert columns.min() > 0.2 and columns.max() < 0.4
 
 
+def test_a_transformer_trains_without_the_fused_attention_to_the_same_answers(small):
+    model, answers = small("transformer"), {}
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    source, tokens = torch.randint(4, 20, (5, 7)), torch.randint(4, 20, (5, 6))
+    for training in (True, False):
+        model.train(training)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            answers[training] = model(source, tokens)
+            answers[training].sum().backward()
+        assert any("flash_attention" in event.key for event in seen.key_averages()) is not training
+    torch.testing.assert_close(answers[True], answers[False], atol=1e-5, rtol=1e-5)
+
+
 def test_a_wrong_name_lists_the_right_ones():
     with pytest.raises(SystemExit, match="no architecture 'bahdanu'; did you mean bahdanau"):
         models.build("bahdanu", 9, 9)
