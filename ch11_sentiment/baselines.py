@@ -22,6 +22,7 @@ from datasets import PARTS, Corpus
 from text import EMOTICON
 from utils import say
 
+BEGIN, END = "<begin>", "<end>"
 STRENGTHS = {"naive Bayes": (0.1, 0.3, 1.0), "logistic regression": (0.1, 0.5, 2.0, 8.0)}  # alpha, and C
 
 
@@ -36,9 +37,12 @@ def fit(kind: str, strength: float, features, labels):
 def features_of(corpus: Corpus, stop_words: list[str], longest: int, tfidf: bool) -> dict:
     """-> part: sparse matrix (texts, features). The vocabulary and the document frequencies are the training part's.
 
-    A token that only one training text has is left out, unless no token is in two."""
+    Runs see where a text begins and ends, as fasttext's do. A token that only one training text has is left out, unless no
+    token is in two."""
     dropped = set(stop_words)
     lists = {part: [[t for t in corpus.tokens(i) if t not in dropped] for i in corpus.rows(part)] for part in PARTS}
+    if longest > 1:
+        lists = {part: [[BEGIN, *tokens, END] for tokens in rows] for part, rows in lists.items()}
     same = {"tokenizer": list, "preprocessor": list, "token_pattern": None}  # the texts are lists of tokens already
     counter = CountVectorizer(ngram_range=(1, longest), min_df=2, **same)
     try:

@@ -74,26 +74,31 @@ def masked_max(x: Tensor, ids: Tensor) -> Tensor:
 
 class FastText(TextClassifier):
     """Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification": the embeddings of all tokens and of all runs of 2
-    to `longest` tokens, summed up, and a linear layer. No order beyond a run.
+    to `longest` tokens, summed up, and a linear layer. No order beyond a run. The beginning and the end of a text count as
+    tokens of a run: a mark at the end says more than the same mark elsewhere.
 
     The paper lets runs share a number of buckets by their hash. Here `learn_runs` looks up which runs the training texts have
     more than once, the `hidden` commonest of them get an embedding each, and the others are not looked at: most runs are seen
     once, and the noise they brought into shared buckets cost 1.4 points of validation accuracy. The sum is divided by the root
     of the number of terms, not by the number, so that a long text may be judged more surely than a short one."""
 
-    def __init__(self, vocabulary_size, num_classes, dim=2, hidden=650_000, dropout=0.0, word_dropout=0.6, longest=5):
+    def __init__(self, vocabulary_size, num_classes, dim=2, hidden=650_000, dropout=0.0, word_dropout=0.4, longest=5):
         super().__init__(vocabulary_size + hidden, dim, dropout, word_dropout)
         nn.init.normal_(self.embedding.weight[1:], std=0.01)  # a run that was hardly trained on should hardly count
         self.register_buffer("known", torch.full((hidden,), 2**31 - 1, dtype=torch.int32))  # hashes of runs, sorted
         self.words, self.longest, self.head = vocabulary_size, longest, nn.Linear(dim, num_classes)
 
     def runs(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, L) -> (N, about (longest - 1) * L) int32 hashes of runs of 2 tokens or more, and which are within the text."""
+        """(N, L) -> (N, about (longest - 1) * L) int32 hashes of runs of 2 tokens or more, and which are of the text."""
+        lengths, ids = (
+            lengths_of(ids)[:, None],
+            F.pad(ids, (1, 1)),
+        )  # a 0 on either side: where the text begins and ends
         found, inside, key = [ids[:, :0]], [ids[:, :0] != PAD], ids
         for n in range(2, 1 + min(self.longest, ids.shape[1])):
             key = key[:, :-1] * 1_000_003 + ids[:, n - 1 :] * 8 + n  # int64 wraps around, which a hash may
             found.append(key)
-            inside.append(ids[:, n - 1 :] != PAD)
+            inside.append(torch.arange(n - 1, ids.shape[1], device=ids.device) <= lengths + 1)
         key = torch.cat(found, 1) * -7046029254386353131  # 2**64 / golden ratio: spreads neighbours over all bits
         return (key >> 33).int(), torch.cat(inside, 1)
 

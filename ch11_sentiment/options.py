@@ -17,7 +17,7 @@ from utils import Number, fail
 
 COLUMNS = ("tokenizer", "epochs", "batch_size", "lr", "weight_decay", "dim", "hidden", "dropout", "word_dropout")
 RECIPES = {
-    "fasttext": ("char", 4, 256, 3e-3, 0.0, 2, 650_000, 0.0, 0.6),
+    "fasttext": ("char", 4, 256, 3e-3, 0.0, 2, 650_000, 0.0, 0.4),
     "textcnn": ("jieba", 3, 128, 2e-3, 1e-2, 64, 64, 0.5, 0.1),
     "lstm": ("jieba", 5, 128, 2e-3, 1e-2, 64, 64, 0.5, 0.1),
     "bilstm": ("char", 5, 128, 2e-3, 1e-2, 64, 64, 0.5, 0.1),

@@ -2,6 +2,7 @@
 
     python test.py                                  # the newest run, or else the shipped weights, on the test split
     python test.py --baselines                      # and what counting words achieves on the same split
+    python test.py --ensemble runs/a runs/b         # the mean of what several networks say, on the same split
     python test.py "今天心情很好" "服务太差了"      # an answer each, with the words that drove it
     python test.py reviews.txt                      # a file of lines, or a table (.csv, .tsv, .jsonl) -> JSON lines
     tail -f log | python test.py -                  # lines from a pipe, each answered as it comes
@@ -39,6 +40,7 @@ def parse(argv=None) -> argparse.Namespace:
     parser.add_argument("texts", nargs="*", help="texts, files of lines, tables, or - for lines from a pipe, to judge")
     parser.add_argument("--run", metavar="DIR", help="a run folder of train.py (default: the newest in runs/)")
     parser.add_argument("--weights", metavar="FILE", help="a .safetensors file, or a run's best.pt")
+    parser.add_argument("--ensemble", nargs="+", metavar="DIR", help="test the mean of these runs' probabilities")
     parser.add_argument("--data", help="what to test on (default: the data the network was trained on)")
     parser.add_argument("--data-root", default="data", metavar="DIR", help="where real data lie (default: %(default)s)")
     utils.add_mirror_flag(parser)
@@ -57,12 +59,15 @@ def parse(argv=None) -> argparse.Namespace:
     utils.add_device_flag(parser)
     args = parser.parse_args(argv)
     args.cache = args.cache or Path(args.data_root) / "cache"
+    if args.ensemble and (args.texts or args.run or args.weights or args.export):
+        fail("--ensemble tests several runs; no --run, --weights, --export or texts go with it")
     return args
 
 
-def load_model(args: argparse.Namespace, device: torch.device) -> tuple[nn.Module, dict, Path]:
-    """-> the network in eval mode, what its file says of it (NEEDED), and the file."""
-    run = args.run or (None if args.weights else utils.newest_run())
+def load_model(args: argparse.Namespace, run: str | None, device: torch.device) -> tuple[nn.Module, dict, Path]:
+    """-> the network of the run (None: of --weights, or else the newest) in eval mode, what its file says of it (NEEDED), and
+    the file."""
+    run = run or (None if args.weights else utils.newest_run())
     path = Path(args.weights) if args.weights else Path(run) / "best.pt" if run else WEIGHTS
     state, meta = utils.load_weights(path)
     if NEEDED - meta.keys():
@@ -256,15 +261,32 @@ def worst_mistakes(corpus, split, probabilities: Tensor, classes: list[str]) -> 
     return mistakes
 
 
-def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, device: torch.device) -> None:
-    corpus, split = load_test_split(args, meta, path)
+def predict_test_split(args: argparse.Namespace, members: list, device: torch.device) -> tuple:
+    """Networks as load_model() gives them -> the first one's corpus and test split, the mean of all their probabilities there,
+    and the seconds that predicting took. Networks that err in different places correct each other (Hansen and Salamon 1990)."""
+    first, total, seconds = None, 0.0, 0.0
+    for model, meta, path in members:
+        corpus, split = load_test_split(args, meta, path)
+        tested = meta["classes"], [corpus.raw[row] for row in split.rows], split.labels.tolist()
+        first = first or (corpus, split, tested)
+        if tested != first[2]:
+            fail(f"{members[0][2]} and {path}: their classes or their test texts differ, so their answers have no mean")
+        start = time.perf_counter()
+        total = total + predict(model, split, device)
+        seconds += time.perf_counter() - start
+    return *first[:2], total / len(members), seconds
+
+
+def test(args: argparse.Namespace, members: list, device: torch.device) -> None:
+    """Measures a network, or the mean of several: members, as load_model() gives them."""
+    model, meta, path = members[0]
+    corpus, split, probabilities, seconds = predict_test_split(args, members, device)
     several = split.labels.ndim == 2
     if args.baselines and several:
         fail("--baselines: of tables with one label a text only")
-    start = time.perf_counter()
-    probabilities = predict(model, split, device)
-    seconds = time.perf_counter() - start
-    about = {"arch": meta["arch"], "trained_on": meta["data"], "tested_on": corpus.name, "weights": str(path)}
+    who = meta["arch"] if len(members) == 1 else f"mean of {len(members)} networks"
+    about = {"arch": who, "trained_on": meta["data"], "tested_on": corpus.name}
+    about["weights"] = ", ".join(str(path) for _, _, path in members)
     about |= {"tokenizer": meta["tokenizer"], "emoticons": meta["emoticons"], "torch": torch.__version__}
     result = about | (measure_several if several else measure)(probabilities, split.labels, meta["classes"])
 
@@ -274,7 +296,7 @@ def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, dev
     figures = {"all labels right": "accuracy", "micro-F1": "micro_f1"} if several else {"accuracy": "accuracy"}
     words = ", ".join(f"{word} {result[name]:.4f}" for word, name in (figures | {"macro-F1": "macro_f1"}).items())
     say(
-        f"{meta['arch']}, trained on {meta['data']}, emoticons: {meta['emoticons']}: test {words} on {corpus.name} "
+        f"{who}, trained on {meta['data']}, emoticons: {meta['emoticons']}: test {words} on {corpus.name} "
         f"({len(split):,} texts, {seconds:.1f} s on {device})"
         + ("" if several else f"; always to say the commonest class: {result['majority']:.4f}")
     )
@@ -291,7 +313,7 @@ def test(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, dev
 
 def write_results(args, model, meta: dict, corpus, split, probabilities, result: dict, out: Path, device) -> list[str]:
     """-> the names of the files written."""
-    files = ["test.json", "mistakes.txt", "words.svg"]
+    files = ["test.json", "mistakes.txt"]
     utils.write_atomic(out / "test.json", json.dumps(result, indent=1, ensure_ascii=False))
     if "confusion" in result:
         draw_confusion(result, out / "confusion.png")
@@ -299,14 +321,16 @@ def write_results(args, model, meta: dict, corpus, split, probabilities, result:
         files += ["confusion.png", "calibration.png"]
     mistakes = worst_mistakes(corpus, split, probabilities, meta["classes"])
     utils.write_atomic(out / "mistakes.txt", "\n\n".join(map("\n".join, mistakes)) + "\n")
-    explain_to_picture(args, model, meta, mistakes[:8], out / "words.svg", device)
+    if not args.ensemble:
+        explain_to_picture(args, model, meta, mistakes[:8], out / "words.svg", device)
+        files.append("words.svg")
     return files
 
 
 def output_folder(args: argparse.Namespace, meta: dict, path: Path) -> Path:
-    return utils.output_folder(
-        args.out or (path.parent if path.suffix == ".pt" else Path("runs") / f"test-{meta['arch']}")
-    )
+    own = path.parent if path.suffix == ".pt" and not args.ensemble else None
+    name = "ensemble" if args.ensemble else meta["arch"]
+    return utils.output_folder(args.out or own or Path("runs") / f"test-{name}")
 
 
 def export(args: argparse.Namespace, model: nn.Module, meta: dict, path: Path, result: dict) -> None:
@@ -352,11 +376,11 @@ def main(argv=None) -> None:
     args = parse(argv)
     sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
     device = utils.pick_device(args.device)
-    model, meta, path = load_model(args, device)
+    members = [load_model(args, run, device) for run in args.ensemble or [args.run]]
     if args.texts:
-        classify(args, model, meta, device)
+        classify(args, *members[0][:2], device)
     else:
-        test(args, model, meta, path, device)
+        test(args, members, device)
 
 
 if __name__ == "__main__":

@@ -76,13 +76,24 @@ def test_a_clause_ends_with_its_marks():
 def test_fasttext_knows_the_runs_that_training_texts_have_twice():
     model = models.FastText(50, 2, dim=4, hidden=6, longest=3).eval()
     ids = texts([10, 11, 12], [9, 10, 11])  # twice: 10 11
-    keys, inside = model.runs(ids)
-    assert keys.shape == inside.shape == (2, 2 + 1) and len(keys.unique()) == 3 + 2 and inside.all()
+    keys, inside = model.runs(ids)  # of 2, from beginning to end, then of 3
+    assert keys.shape == inside.shape == (2, 4 + 3) and len(keys.unique()) == 7 + 6 and inside.all()
     model.learn_runs([(ids, None)])
-    assert model.known.tolist() == [keys[0, 0], *[2**31 - 1] * 5]
+    assert model.known.tolist() == [keys[0, 1], *[2**31 - 1] * 5]
     weight = model.embedding.weight
     expected = [weight[[10, 11, 50]].sum(0) / 3**0.5, weight[[20, 21]].sum(0) / 2**0.5]
     torch.testing.assert_close(model(texts([10, 11], [20, 21])), model.head(torch.stack(expected)))
+
+
+def test_fasttext_sees_where_a_text_begins_and_ends():
+    model = models.FastText(50, 2, longest=3, hidden=9).eval()
+    ids = texts([10, 11], [10, 11, 12], [9, 10, 11])
+    keys, inside = model.runs(ids)
+    of = [set(keys[i][inside[i]].tolist()) for i in range(3)]
+    assert [len(one) for one in of] == [3 + 2, 4 + 3, 4 + 3]
+    assert len(of[0] & of[1]) == 3  # begin 10, 10 11, begin 10 11
+    assert len(of[0] & of[2]) == 3  # 10 11, 11 end, 10 11 end
+    assert len(of[1] & of[2]) == 1  # 10 11
 
 
 def test_fasttext_hashes_hardly_ever_meet():

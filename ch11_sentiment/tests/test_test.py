@@ -224,6 +224,47 @@ def test_baselines_stand_beside_the_network(ask, table, tmp_path):
     assert all(row["accuracy"] > 0.95 for row in result["baselines"])
 
 
+def test_an_ensemble_is_the_mean_of_what_its_networks_say(table, tmp_path, cache, capsys):
+    """One network knows 好 and 坏. The other, which reads characters, takes 好 for 坏, but is less sure of it."""
+    path = table([(f"{i},{'好' if i % 2 else '坏'}", i % 2) for i in range(300)])
+    for name, good in (("a", 3.0), ("b", -0.5)):
+        model = counting_model()
+        with torch.no_grad():
+            model.embedding.weight[META["vocabulary"].index("好"), 1] = good
+        (tmp_path / name).mkdir()
+        meta = META | ({"tokenizer": "char"} if name == "b" else {})
+        utils.save_checkpoint(tmp_path / name / "best.pt", {"meta": meta, "model": model.state_dict(), "epoch": 1})
+    words = ["--data", str(path), "--cache", str(cache), "--device", "cpu"]
+    accuracy, args = {}, tester.parse(words)
+    for names in ("a", "b", "ab", "ba"):
+        out, runs = tmp_path / f"out-{names}", [str(tmp_path / name) for name in names]
+        tester.main(["--ensemble", *runs, *words, "--out", str(out)])
+        accuracy[names] = json.loads((out / "test.json").read_text("utf-8"))["accuracy"]
+    assert accuracy["a"] == accuracy["ab"] == accuracy["ba"] == 1.0 and 0.3 < accuracy["b"] < 0.7
+    assert "mean of 2 networks, trained on toy" in capsys.readouterr().out and not (out / "words.svg").exists()
+    a, b = (tester.load_model(args, run, torch.device("cpu")) for run in runs[::-1])
+    each = [tester.predict_test_split(args, [one], torch.device("cpu"))[2] for one in (a, b)]
+    both = tester.predict_test_split(args, [a, b], torch.device("cpu"))[2]
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+
+
+def test_networks_that_were_tested_on_other_texts_or_classes_have_no_mean(table, tmp_path, cache):
+    path = table([(f"{i},{'好' if i % 2 else '坏'}[哈哈]", i % 2) for i in range(100)])
+    others = {"a": {}, "emoticons": {"emoticons": "strip"}, "classes": {"classes": ["positive", "negative"]}}
+    for name, other in others.items():
+        (tmp_path / name).mkdir()
+        state = {"meta": META | other, "model": counting_model().state_dict(), "epoch": 1}
+        utils.save_checkpoint(tmp_path / name / "best.pt", state)
+    words = ["--data", str(path), "--cache", str(cache), "--device", "cpu", "--out", str(tmp_path / "out")]
+    repeated = table([(f"好{i // 2}{'[哈哈]' * (i % 2)}", 1) for i in range(100)] + [("坏", 0)], name="repeated.csv")
+    for name, data in (("emoticons", repeated), ("classes", path)):
+        words[1] = str(data)
+        with pytest.raises(SystemExit, match="classes or their test texts differ"):
+            tester.main(["--ensemble", str(tmp_path / "a"), str(tmp_path / name), *words])
+    with pytest.raises(SystemExit, match="--ensemble tests several runs"):
+        tester.main(["--ensemble", str(tmp_path / "a"), "--weights", "x.safetensors"])
+
+
 def test_baselines_of_a_run_learn_from_what_the_run_trained_on(table, tmp_path, cache, capsys):
     rows = [(f"{i},{'好' if i % 2 else '坏'}", i % 2) for i in range(300)]
     words = ["--device", "cpu", "--cache", str(cache)]
