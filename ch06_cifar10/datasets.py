@@ -393,10 +393,8 @@ def export(data: Data, folder: Path, verbose: bool = True, names: dict[str, list
 def describe(data: Data):
     """Prints the splits, the pictures a class, and the pixel statistics."""
     size = "x".join(map(str, data.splits["train"].images.shape[-2:]))
-    say(
-        f"{data.name}: {len(data.classes)} classes, {size} pixels, "
-        + ", ".join(f"{len(s):,} {part}" for part, s in data.splits.items())
-    )
+    parts = ", ".join(f"{len(s):,} {part}" for part, s in data.splits.items())
+    say(f"{data.name}: {len(data.classes)} classes, {size} pixels, {parts}")
     counts = {
         part: torch.bincount(split.labels, minlength=len(data.classes)).tolist() for part, split in data.splits.items()
     }

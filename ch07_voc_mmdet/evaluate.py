@@ -270,7 +270,8 @@ def print_figures(result: dict) -> None:
         rows.append([utils.cut(name, 24), *shown, f"{row['things']:,}", f"{row['detections']:,}"])
     utils.print_table(rows)
     say(f"VOC   mAP50 {result['mAP50_area']:.4f} (area), {result['mAP50_11points']:.4f} (11 points)")
-    say("COCO  " + ", ".join(f"{name} {value:.4f}" for name, value in result["coco"].items()))
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in result["coco"].items())
+    say(f"COCO  {figures}")
     errors = result["errors"]
     kinds = ", ".join(f"{name} {errors[name]:,}" for name in ERRORS)
     say(

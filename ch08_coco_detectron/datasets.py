@@ -507,7 +507,8 @@ def download_pictures(split: Split) -> None:
 
 def describe(data: Data) -> None:
     """Prints, for each category, the objects of each split."""
-    print(f"{data.name}: " + ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items()) + " pictures")
+    parts = ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items())
+    say(f"{data.name}: {parts} pictures")
     counts = {}
     for part, split in data.splits.items():
         rows = [row for image in split.images for row in split.objects[image["id"]]]

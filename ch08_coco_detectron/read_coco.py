@@ -41,7 +41,8 @@ def describe(coco: COCO) -> None:
     busy = {row["image_id"] for row in rows}
     forms = [form_of(row.get("segmentation") or []) for row in rows]
     say(f"{len(images):,} pictures, {len(images) - len(busy & set(coco.imgs)):,} of them without any object")
-    say(f"{len(rows):,} objects: " + ", ".join(f"{forms.count(form):,} {form}" for form in sorted(set(forms))))
+    counts = ", ".join(f"{forms.count(form):,} {form}" for form in sorted(set(forms)))
+    say(f"{len(rows):,} objects: {counts}")
     print(f"{'id':>4} {'category':<18}{'objects':>9}{'crowds':>8}{'pictures':>10}{'median area':>13}{'small':>8}")
     for category in coco.loadCats(sorted(coco.getCatIds())):
         ours = coco.loadAnns(coco.getAnnIds(catIds=[category["id"]]))

@@ -151,7 +151,7 @@ def test(args: argparse.Namespace, predict: Callable, meta: dict, path: Path, de
         f"{evaluate.show(result['mask']['AP50'], 0)} on {data.name} ({len(split):,} pictures, {seconds:.1f} s on {device})"
     )
     names = "predictions.json, truth.json, test.json, scenes.png, precision_recall.png, confusion.png"
-    say(f"wrote {out}: {names}" + ", errors.jpg" * bool(wrong))
+    say(f"wrote {out}: {names}{', errors.jpg' if wrong else ''}")
     return result
 
 

@@ -126,7 +126,7 @@ def train(args: Namespace) -> Path:
         args.precision = "fp32"  # its mixed precision needs CUDA
     args.precision = utils.pick_precision(args.precision, device)
     missing = wanted == "auto" and args.engine == "torchvision"
-    say(f"engine: {args.engine}" + ", as Detectron2 does not import here" * missing)
+    say(f"engine: {args.engine}{', as Detectron2 does not import here' if missing else ''}")
     data, meta, state, run = prepare(args, engine)
     parts = ", ".join(f"{len(split):,} {part}" for part, split in data.splits.items())
     say(f"{args.arch} on {data.name}: {len(data.categories)} categories, {parts} pictures; run {run}")

@@ -295,10 +295,10 @@ def test(args: argparse.Namespace, members: list, device: torch.device) -> None:
     print_table(result)
     figures = {"all labels right": "accuracy", "micro-F1": "micro_f1"} if several else {"accuracy": "accuracy"}
     words = ", ".join(f"{word} {result[name]:.4f}" for word, name in (figures | {"macro-F1": "macro_f1"}).items())
+    always = "" if several else f"; always to say the commonest class: {result['majority']:.4f}"
     say(
         f"{who}, trained on {meta['data']}, emoticons: {meta['emoticons']}: test {words} on {corpus.name} "
-        f"({len(split):,} texts, {seconds:.1f} s on {device})"
-        + ("" if several else f"; always to say the commonest class: {result['majority']:.4f}")
+        f"({len(split):,} texts, {seconds:.1f} s on {device}){always}"
     )
     say(f"wrote {out}: {', '.join(files)}")
     if args.baselines:
