@@ -296,6 +296,8 @@ def train(
         trainer._trainer.precision = torch.bfloat16  # the config knows float16 alone
     if state:
         start_from(utils.unwrap(trainer.model), state, args.weights)
+    if args.resume and trainer.checkpointer.has_checkpoint():
+        check(trainer, args)
     trainer.resume_or_load(resume=bool(args.resume))
     for group, rate in zip(trainer.optimizer.param_groups, trainer.scheduler.get_lr(), strict=True):
         group["lr"] = rate  # of this step in the schedule, which --epochs may have made longer
@@ -310,6 +312,15 @@ def train(
             f"the loss is not finite: try an --lr below {args.lr:g}. What the run folder has of earlier epochs is untouched"
         )
     return epochs.history
+
+
+def check(trainer: Trainer, args: Namespace) -> None:
+    """Ends the program if the checkpoint that is to be resumed is of another network, of which Detectron2 would take what fits
+    and go on with the rest as it was drawn, or if it is a file that would run code."""
+    file = trainer.checkpointer.get_checkpoint_file()
+    saved = utils.load_checkpoint(file)
+    utils.load_state(utils.unwrap(trainer.model), saved["model"], file, args.arch)
+    utils.load_state(trainer.optimizer, saved["trainer"]["_trainer"]["optimizer"], file, args.arch)
 
 
 def log_to_file(run: Path) -> None:

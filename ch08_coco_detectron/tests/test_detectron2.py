@@ -1,6 +1,8 @@
 """The Detectron2 engine: the same data, figures and files as the other. Skipped, with the reason, where it is not installed."""
 
+import copy
 import json
+import os
 import pickle
 
 import numpy as np
@@ -84,6 +86,31 @@ def test_killed_and_resumed_goes_on_where_it_was(scenes, tmp_path):
     assert len(metrics(killed)) == 1 + 4 and float(metrics(killed)[4].split(",")[1]) == pytest.approx(rate, rel=1e-4)
     train.main([*words, "--epochs", "9", "--lr", "1e-9", "--patience", "1", "--run", str(tmp_path / "early")])
     assert len(metrics(tmp_path / "early")) == 1 + 2, "nothing is learned, so that the second epoch is no better"
+
+
+def test_a_run_of_another_network_is_refused_of_which_detectron2_would_take_what_fits(scenes, tmp_path):
+    run = tmp_path / "run"
+    train.main([*SMALL, "--data", str(scenes), "--epochs", "1", "--run", str(run)])
+    file = run / (run / "last_checkpoint").read_text()
+    whole = torch.load(file, weights_only=True)
+    name = next(name for name in whole["model"] if name.endswith("weight"))
+    fewer = {key: value for key, value in whole["model"].items() if key != name}
+    other = whole["model"] | {name: whole["model"][name][..., :1]}
+    for changed in (whole | {"model": fewer}, whole | {"model": other}):
+        torch.save(changed, file)
+        with pytest.raises(SystemExit, match="says mini, but the weights in it are of another network"):
+            train.main(["--resume", str(run), "--epochs", "2"])
+    broken = copy.deepcopy(whole)
+    broken["trainer"]["_trainer"]["optimizer"]["param_groups"].pop()
+    torch.save(broken, file)
+    with pytest.raises(SystemExit, match="says mini, but the weights in it are of another network"):
+        train.main(["--resume", str(run), "--epochs", "2"])
+    file.write_bytes(pickle.dumps({"model": os.mkdir}))
+    with pytest.raises(SystemExit, match="not a checkpoint that can be read"):
+        train.main(["--resume", str(run), "--epochs", "2"])
+    torch.save(whole, file)
+    train.main(["--resume", str(run), "--epochs", "2"])
+    assert len(metrics(run)) == 1 + 2
 
 
 def test_the_mini_is_the_same_network_in_both_engines(scenes):
