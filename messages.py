@@ -174,28 +174,28 @@ def messages_of(path: Path) -> Iterator[tuple[str, list[str], int]]:
     yield from sorted(found, key=lambda item: item[2])
 
 
+def programs(chapter: Path) -> list[Path]:
+    """The files whose messages are translated."""
+    others = ("tests", "lessons", "book", "exercises")
+    return [path for path in sorted(chapter.rglob("*.py")) if path.relative_to(chapter).parts[0] not in others]
+
+
 def sums(chapter: Path) -> list[str]:
     """Where a program says two strings added: the whole is no message of the catalogue, so it would stay English."""
     found = []
-    for path in sorted(chapter.glob("*.py")):
-        calls = [
-            node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call) and node.args
-        ]
-        said_here = [node.args[0] for node in calls if name_of(node.func) in SPEAKING]
-        added = [word.lineno for word in said_here if isinstance(word, ast.BinOp) and texts_in(word)]
-        found += [
-            f"{path.relative_to(chapter.parent)}, line {line}: make one f-string of this sum" for line in sorted(added)
-        ]
+    for path in programs(chapter):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            words = node.args[:1] if isinstance(node, ast.Call) and name_of(node.func) in SPEAKING else []
+            if any(isinstance(word, ast.BinOp) and texts_in(word) for word in words):
+                found.append(f"{path.relative_to(chapter.parent)}, line {node.lineno}: make one f-string of this sum")
     return found
 
 
 def collect(chapter: Path) -> dict[str, polib.POEntry]:
     """message -> its entry, not translated yet."""
     result = {text: polib.POEntry(msgid=text) for text in (*BY_HAND, *BY_HAND_OF.get(chapter.name, ()))}
-    for path in sorted(chapter.rglob("*.py")):
+    for path in programs(chapter):
         inside = path.relative_to(chapter)
-        if inside.parts[0] in ("tests", "lessons", "book", "exercises"):
-            continue
         for text, values, _ in messages_of(path):
             if not re.search("[A-Za-z]{2}", re.sub(r"\{\d+\}", "", text)):
                 continue

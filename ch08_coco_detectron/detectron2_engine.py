@@ -297,7 +297,7 @@ def train(
     if state:
         start_from(utils.unwrap(trainer.model), state, args.weights)
     if args.resume and trainer.checkpointer.has_checkpoint():
-        check(trainer, args)
+        refuse_other_network(trainer, args)
     trainer.resume_or_load(resume=bool(args.resume))
     for group, rate in zip(trainer.optimizer.param_groups, trainer.scheduler.get_lr(), strict=True):
         group["lr"] = rate  # of this step in the schedule, which --epochs may have made longer
@@ -314,9 +314,9 @@ def train(
     return epochs.history
 
 
-def check(trainer: Trainer, args: Namespace) -> None:
-    """Ends the program if the checkpoint that is to be resumed is of another network, of which Detectron2 would take what fits
-    and go on with the rest as it was drawn, or if it is a file that would run code."""
+def refuse_other_network(trainer: Trainer, args: Namespace) -> None:
+    """Ends the program if the checkpoint to go on from is of another network. Detectron2 would take the tensors that fit, and
+    leave the others as they were drawn. A file that would run code is refused, too."""
     file = trainer.checkpointer.get_checkpoint_file()
     saved = utils.load_checkpoint(file)
     utils.load_state(utils.unwrap(trainer.model), saved["model"], file, args.arch)

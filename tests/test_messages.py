@@ -43,7 +43,8 @@ def test_messages_are_found_where_they_are_said(tmp_path):
 
 def test_a_sum_of_strings_is_no_message(tmp_path):
     lines = ("say(f'{a} of' + f' {b}')", "say(f'{a} of {b}')", "say(rows + more)", "fail('no file' + name * 2)")
-    (tmp_path / "a.py").write_text("\n".join(lines))
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "a.py").write_text("\n".join(lines))
     assert [line.split(", ")[1][:6] for line in messages.sums(tmp_path)] == ["line 1", "line 4"]
 
 

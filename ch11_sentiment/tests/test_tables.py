@@ -189,6 +189,15 @@ def test_a_baselines_features_are_of_training_texts(tmp_path, cache):
     assert only.shape == features["train"].shape and abs(only - features["train"]).max() < 1e-9
 
 
+def test_a_baselines_runs_see_where_a_text_begins_and_ends(tmp_path, cache):
+    """好 is at the end of one class, at the beginning of the other; no other token tells them apart."""
+    rows = [f"{i % 2},{'好' * (i % 2)}{i}{'好' * (1 - i % 2)}" for i in range(400)]
+    corpus = load(write(tmp_path / "a.csv", ["label,review", *rows]), cache)
+    answers = {row["name"]: row["accuracy"] for row in baselines.run(corpus, longest=2)}
+    assert answers["counts of 1 to 2 tokens, logistic regression"] == 1.0
+    assert answers["counts of single tokens, logistic regression"] < 0.8
+
+
 def subset(corpus, part):
     """The same corpus without the texts of the other parts, which get one text of it each."""
     parts = np.full_like(corpus.parts, -1)
